@@ -1,0 +1,84 @@
+"""Every option and default, once. One file a section; `sizes` holds the named models.
+
+A config file is a Python file with `get_config()` that returns a `Config`. The command line changes
+fields with `--config.section.field=value`; `validate` then checks the whole tree, and from there on it
+is treated as frozen (config_flags cannot override frozen dataclasses).
+"""
+
+import dataclasses
+
+from ssu_jax.config.data import DataConfig
+from ssu_jax.config.evaluation import EvalConfig
+from ssu_jax.config.losses import LossConfig
+from ssu_jax.config.model import ModelConfig
+from ssu_jax.config.options import option, problems_of
+from ssu_jax.config.train import TrainConfig
+from ssu_jax.types import UserError
+
+SCHEMA_VERSION = 1
+
+__all__ = ["SCHEMA_VERSION", "Config", "DataConfig", "EvalConfig", "LossConfig", "ModelConfig", "TrainConfig"]
+
+
+@dataclasses.dataclass
+class Config:
+    """The whole tree."""
+
+    name: str = option("nano", "name of the configuration, printed and stored with checkpoints")
+    schema_version: int = option(SCHEMA_VERSION, "layout of this tree; another one is refused")
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
+    losses: LossConfig = dataclasses.field(default_factory=LossConfig)
+    train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
+    eval: EvalConfig = dataclasses.field(default_factory=EvalConfig)
+
+    def validate(self) -> "Config":
+        """Returns self. Raises UserError that lists every field out of range, with what it wants."""
+        problems = problems_of(self)
+        if self.schema_version != SCHEMA_VERSION:
+            problems.insert(
+                0, f"schema_version is {self.schema_version}, this version of ssu_jax reads {SCHEMA_VERSION}"
+            )
+        if self.model.seg_only and self.model.text_only:
+            problems.append("model.seg_only and model.text_only are both set: choose one")
+        if self.data.image_size % 32:
+            problems.append(f"data.image_size must be a multiple of 32, got {self.data.image_size}")
+        if self.train.batch_size % max(self.train.grad_accumulation, 1):
+            problems.append(
+                f"train.batch_size ({self.train.batch_size}) must be a multiple of "
+                f"train.grad_accumulation ({self.train.grad_accumulation})"
+            )
+        if problems:
+            raise UserError("config: " + "; ".join(problems))
+        return self
+
+    def to_dict(self) -> dict:
+        """Plain JSON-able tree; `from_dict` reads it back."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, tree: dict) -> "Config":
+        """The inverse of `to_dict`. Raises UserError for an unknown field or another schema."""
+        version = tree.get("schema_version")
+        if version != SCHEMA_VERSION:
+            raise UserError(
+                f"config: schema_version is {version}, this version of ssu_jax reads {SCHEMA_VERSION}: "
+                "use the ssu_jax version that wrote it, or train anew"
+            )
+        return _from_dict(cls, tree, "config").validate()
+
+
+def _from_dict(cls, tree: dict, where: str):
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    unknown = sorted(set(tree) - set(fields))
+    if unknown:
+        raise UserError(f"{where}: unknown field {unknown[0]!r}, known are {', '.join(sorted(fields))}")
+    values = {}
+    for name, value in tree.items():
+        factory = fields[name].default_factory
+        if dataclasses.is_dataclass(factory):
+            value = _from_dict(factory, value, f"{where}.{name}")
+        elif isinstance(value, list):
+            value = tuple(value)
+        values[name] = value
+    return cls(**values)

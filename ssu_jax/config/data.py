@@ -1,0 +1,37 @@
+"""Where the records lie and how they become batches."""
+
+import dataclasses
+
+from ssu_jax.config.labels import SYNTHETIC_CLASSES
+from ssu_jax.config.options import option
+
+
+@dataclasses.dataclass
+class AugmentConfig:
+    """Training-time changes; each keeps frames, masks, sound, sentence and source list consistent."""
+
+    flip_probability: float = option(0.5, "share of clips mirrored left to right", low=0.0, high=1.0)
+    crop_min_scale: float = option(0.85, "smallest side of a random crop, share of the frame", low=0.1, high=1.0)
+    brightness: float = option(0.1, "largest change of brightness, share of full scale", low=0.0, high=0.5)
+    contrast: float = option(0.1, "largest relative change of contrast", low=0.0, high=0.5)
+    gain_db: float = option(6.0, "largest change of the sound's level, dB", low=0.0, high=40.0)
+    time_shift_seconds: float = option(0.1, "largest shift of the sound, seconds", low=0.0, high=0.4)
+
+
+@dataclasses.dataclass
+class DataConfig:
+    """Records, input sizes and class names."""
+
+    dir: str = option("", "directory of the TFRecord shards and their manifests")
+    train_split: str = option("train", "split that is trained on")
+    val_split: str = option("val", "split that is evaluated during training")
+    num_workers: int = option(0, "reader processes; 0 reads in threads of the main process", low=0, high=64)
+    verify_shards: bool = option(False, "compare every shard's sha256 with the manifest before training")
+    num_frames: int = option(10, "frames of a sample, one a second", low=1, high=600)
+    image_size: int = option(96, "rows and columns of a frame, pixels", low=32, high=1024)
+    sample_rate: int = option(16000, "samples a second of the sound, Hz", low=8000, high=48000)
+    log_offset: float = option(0.01, "added to the mel magnitude before the logarithm: 0.01 VGGish, 0.001 YAMNet",
+                               low=1e-6, high=1.0)  # fmt: skip
+    max_text_tokens: int = option(32, "longest sentence with [BOS] and [EOS], tokens", low=4, high=256)
+    classes: tuple[str, ...] = option(SYNTHETIC_CLASSES, "names of the source classes, in label order")
+    augment: AugmentConfig = dataclasses.field(default_factory=AugmentConfig)

@@ -1,0 +1,74 @@
+"""SSUFormer's sizes and switches. Layers and encoders see only their own small dataclass."""
+
+import dataclasses
+
+from ssu_jax.config.options import option
+
+
+@dataclasses.dataclass
+class VisualEncoderConfig:
+    """Four feature maps at strides 4, 8, 16, 32."""
+
+    kind: str = option("pyramid", "which encoder", choices=("pyramid",))
+    stem_width: int = option(16, "channels of the stride-2 stem", low=1)
+    widths: tuple[int, ...] = option((32, 64, 128, 128), "channels of the four maps")
+    depths: tuple[int, ...] = option((1, 1, 1, 1), "residual blocks of the four stages")
+
+
+@dataclasses.dataclass
+class AudioEncoderConfig:
+    """A convolution stack on one 96 x 64 log-mel patch a second."""
+
+    kind: str = option("patches", "which encoder", choices=("patches",))
+    widths: tuple[int, ...] = option((32, 64, 96, 128), "channels of the stages, each halving time and mel")
+
+
+@dataclasses.dataclass
+class MoEConfig:
+    """Mixture of hierarchical-prompted experts (our design; the authors published name and purpose)."""
+
+    num_experts: int = option(4, "experts of a block; 1 is the dense model", low=1, high=4096)
+    top_k: int = option(1, "experts a token visits", low=1, high=64)
+    hidden: int = option(256, "hidden width of one expert", low=1)
+    capacity_factor: float = option(1.5, "slots of an expert over its even share, in training", low=0.1, high=64.0)
+    dispatch: str = option("gather", "how tokens reach experts; dense is the oracle", choices=("gather", "dense"))
+    two_step: bool = option(False, "the scene picks the expert group, region and frame pick inside it")
+    num_groups: int = option(2, "expert groups of the two-step choice", low=1)
+    prompt_tokens: int = option(2, "prompt tokens of each level", low=1, high=64)
+
+
+@dataclasses.dataclass
+class LanguageModelConfig:
+    """The language-model expert: a causal LM that joins through a gate on the next-token distribution."""
+
+    enabled: bool = option(True, "use it (only with MoHE)")
+    layers: int = option(1, "transformer blocks", low=1)
+    width: int = option(64, "width", low=8)
+    gate_threshold: float = option(0.05, "below it the LM is skipped at inference", low=0.0, high=1.0)
+
+
+@dataclasses.dataclass
+class ModelConfig:
+    """Widths, depths and the switches that give every row of the paper's tables."""
+
+    dtype: str = option("float32", "type of the computation; parameters stay float32",
+                        choices=("float32", "bfloat16"))  # fmt: skip
+    width: int = option(128, "token width", low=8)
+    num_heads: int = option(4, "attention heads", low=1)
+    mlp_ratio: float = option(2.0, "hidden width of a feed-forward block over its width", low=0.5, high=16.0)
+    pixel_width: int = option(48, "channels of the pixel embedding", low=4)
+    num_queries: int = option(4, "learned audio queries a frame", low=1, high=1024)
+    query_layers: int = option(1, "rounds of the query token generator", low=1)
+    fusion_layers: int = option(2, "rounds of multi-modality integration (MMI)", low=1)
+    text_layers: int = option(2, "blocks of the text decoder", low=1)
+    embedding_width: int = option(64, "width of the region and text embeddings of RCC", low=4)
+    vocab_size: int = option(160, "rows of the word table; the tokenizer may fill fewer", low=8)
+    seg_only: bool = option(False, "SSU-S: masks only")
+    text_only: bool = option(False, "SSU-D: sentences only")
+    mcm: bool = option(True, "mask collaboration: region tokens under the mask feed the text decoder")
+    rcc: bool = option(True, "region-caption consistency")
+    mohe: bool = option(True, "mixture of experts with hierarchical prompts; off is AVUFormer")
+    visual: VisualEncoderConfig = dataclasses.field(default_factory=VisualEncoderConfig)
+    audio: AudioEncoderConfig = dataclasses.field(default_factory=AudioEncoderConfig)
+    moe: MoEConfig = dataclasses.field(default_factory=MoEConfig)
+    language_model: LanguageModelConfig = dataclasses.field(default_factory=LanguageModelConfig)

@@ -1,0 +1,52 @@
+"""`option`: a dataclass field that carries its meaning and its range, and the walk that checks them."""
+
+import dataclasses
+import math
+from typing import Any
+
+
+def option(default: Any, doc: str, *, low: float | None = None, high: float | None = None, choices: tuple = ()):
+    """A dataclass field with a default, a one-line meaning (unit included) and an inclusive range."""
+    metadata = {"doc": doc, "low": low, "high": high, "choices": choices}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def problems_of(tree: Any, prefix: str = "") -> list[str]:
+    """Every field of a dataclass tree that is not finite, out of range or not among its choices."""
+    problems = []
+    for field in dataclasses.fields(tree):
+        value, name = getattr(tree, field.name), prefix + field.name
+        if dataclasses.is_dataclass(value):
+            problems += problems_of(value, name + ".")
+            continue
+        problem = _problem(value, field.metadata)
+        if problem:
+            problems.append(f"{name} {problem}, got {value!r}")
+    return problems
+
+
+def describe(tree: Any, prefix: str = "") -> list[tuple[str, Any, str]]:
+    """(dotted name, default, meaning) of every option, in order: the help text is made from it."""
+    rows = []
+    for field in dataclasses.fields(tree):
+        value, name = getattr(tree, field.name), prefix + field.name
+        if dataclasses.is_dataclass(value):
+            rows += describe(value, name + ".")
+        else:
+            rows.append((name, value, field.metadata.get("doc", "")))
+    return rows
+
+
+def _problem(value: Any, metadata: dict) -> str:
+    choices, low, high = metadata.get("choices"), metadata.get("low"), metadata.get("high")
+    if choices and value not in choices:
+        return "must be one of " + ", ".join(map(str, choices))
+    if isinstance(value, float) and not math.isfinite(value):
+        return "must be finite"
+    numbers = [value] if isinstance(value, (int, float)) else []
+    for number in numbers:
+        if low is not None and number < low:
+            return f"must be at least {low}"
+        if high is not None and number > high:
+            return f"must be at most {high}"
+    return ""

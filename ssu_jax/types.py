@@ -1,0 +1,147 @@
+"""The nouns of the project, the key of axis letters, and the error a user can mend.
+
+Key of letters, the same in every docstring, annotation and einsum:
+
+    b batch          t frame (one a second)   y x rows and columns   c channels
+    n visual tokens  a audio tokens           q mask queries         l text positions
+    v vocabulary     d width                  h heads                k head width
+    g token groups   s tokens in a group      e experts              p slots of an expert
+    m mel frames of one second (96)           f mel bands (64)       u source classes
+
+The way of the data:
+
+    video file -> Clip -> Example (one TFRecord) -> Batch -> Outputs -> losses -> TrainState
+                                                   Outputs -> Prediction -> scores, pictures
+
+Batch, Outputs and TrainState are named tuples of bare arrays: JAX takes named tuples for pytrees by
+itself, so this module needs no JAX, and nothing checks a field when a tree holds shardings or shapes.
+"""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+class UserError(Exception):
+    """A mistake that the user can mend: one line with what was wanted, what was got, where, what to do.
+
+    The command line prints it without a traceback and exits with `exit_code` (2: a user's mistake,
+    1: a check failed, 77: numeric budget spent, 78: data budget or manifest, 79: no usable checkpoint).
+    """
+
+    def __init__(self, message: str, exit_code: int = 2):
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+@dataclasses.dataclass(frozen=True)
+class SoundObject:
+    """One object of a clip that sounds in some second or stands silent beside one that does.
+
+    name:      class name, e.g. "bell".
+    sounding:  bool [t], whether it sounds for at least half of that second.
+    on_screen: False for a source that is heard and never seen; `masks` is then None.
+    masks:     bool [t, y, x], its visible pixels, occlusion taken off, whether it sounds or not.
+    """
+
+    name: str
+    sounding: np.ndarray
+    on_screen: bool = True
+    masks: np.ndarray | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Clip:
+    """A sample before batching: pictures, sound and, where known, what sounds where.
+
+    frames:      uint8 [t, y, x, 3], RGB; frame t is from the middle of second t.
+    frame_times: float64 [t], seconds.
+    sound:       int16 [samples], mono.
+    valid:       bool [t], False for padding beyond the end of the clip.
+    captions:    one sentence a frame, "" where nothing in the picture sounds.
+    """
+
+    id: str
+    frames: np.ndarray
+    frame_times: np.ndarray
+    sound: np.ndarray
+    sample_rate: int
+    valid: np.ndarray
+    captions: tuple[str, ...]
+    objects: tuple[SoundObject, ...] = ()
+    dataset: str = ""
+    major: str = ""
+    category: str = ""
+
+    @property
+    def sounding_masks(self) -> np.ndarray:
+        """bool [t, y, x]: the union of the pixels that sound in each frame."""
+        union = np.zeros(self.frames.shape[:3], bool)
+        for item in self.objects:
+            if item.masks is not None:
+                union |= item.masks & item.sounding[:, None, None]
+        return union
+
+
+class Batch(NamedTuple):
+    """What the model and the losses see. NumPy from the pipeline, JAX arrays inside a step.
+
+    Labels that a data set lacks are marked unknown (-1) or absent (0) and cost nothing.
+    """
+
+    frames: Any  # uint8 [b, t, y, x, 3]
+    log_mel: Any  # float32 [b, t, m, f], one 0.96 s patch a second
+    frame_valid: Any  # bool [b, t]
+    masks: Any  # uint8 [b, t, y, x], 1 where a pixel sounds
+    text_ids: Any  # int32 [b, t, l]: [BOS] sentence [EOS] [PAD]...; a silent frame is [BOS] [EOS]
+    source_labels: Any  # uint8 [b, t, u], classes that sound in the picture
+    audible_labels: Any  # uint8 [b, t, u], classes that sound, off screen included
+    semantic: Any  # int8 [b, t, y, x]: 0 background, 1 + class, -1 unknown; silent objects too
+    scene_label: Any  # int32 [b], class of the clip, -1 unknown
+    record: Any  # int32 [b], number of the record in its split
+
+
+class Outputs(NamedTuple):
+    """What SSUFormer returns. A part switched off is None.
+
+    Auxiliary logits exist for their losses (and for a look inside); prediction needs the first two.
+    """
+
+    mask_logits: Any  # float32 [b, t, y, x], at the input's size
+    text_logits: Any  # float32 [b, t, l, v]: position l predicts token l + 1
+    scene_logits: Any = None  # float32 [b, u]
+    audible_logits: Any = None  # float32 [b, t, u]
+    semantic_logits: Any = None  # float32 [b, t, y / 4, x / 4, u + 1]
+    region_embedding: Any = None  # float32 [b, t, d], unit length: the masked region (RCC)
+    text_embedding: Any = None  # float32 [b, t, d], unit length: the reference sentence (RCC)
+    embedding_scale: Any = None  # float32 [], temperature of the contrastive term
+    lm_logits: Any = None  # float32 [b, t, l, v]: the language-model expert alone
+    router: Any = None  # dict name -> float32, see layers/moe/losses.py
+
+
+class TrainState(NamedTuple):
+    """All that training carries from step to step, and all that a checkpoint holds."""
+
+    step: Any  # int32 []: the data position, and the source of every random key
+    params: Any
+    ema_params: Any
+    opt_state: Any
+    skipped_steps: Any  # int32 []: updates refused because something was not finite
+    skipped_in_row: Any  # int32 []
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+    """Masks and sentences of one clip or video, at the size they were asked for.
+
+    mask_probabilities: float32 [t, y, x].  captions: one a frame, "" in silence.
+    """
+
+    mask_probabilities: np.ndarray
+    captions: tuple[str, ...]
+
+    @property
+    def masks(self) -> np.ndarray:
+        """bool [t, y, x] at threshold 0.5."""
+        return self.mask_probabilities > 0.5
