@@ -1,0 +1,73 @@
+"""Router losses and statistics, of one expert layer. Counts are returned, never kept.
+
+Sums run over all tokens of the call; in a partitioned program those are the global batch, which is what
+the balance loss should see (arXiv 2501.11873).
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from ssu_jax.layers.moe.router import Routing
+
+
+def balance_loss(routing: Routing) -> Float[Array, ""]:
+    """E * sum_i f_i P_i (Switch Transformer, arXiv 2101.03961): 1 when even, E when one expert has all.
+
+    f_i is the share of assignments that chose expert i, dropped ones included; P_i its mean probability.
+    In the two-step choice the mean of two such terms: over experts, and over groups.
+    """
+    fractions = load_of(routing)
+    tokens = jnp.maximum(jnp.sum(_is_real(routing)), 1)
+    means = jnp.sum(routing.probabilities, axis=0) / tokens
+    balance = fractions.size * jnp.sum(fractions * means)
+    if routing.group_logits is not None:
+        num_groups = routing.group_logits.shape[1]
+        by_group = fractions.reshape(num_groups, -1).sum(-1), means.reshape(num_groups, -1).sum(-1)
+        balance = (balance + num_groups * jnp.sum(by_group[0] * by_group[1])) / 2
+    return balance
+
+
+def z_loss(routing: Routing) -> Float[Array, ""]:
+    """Mean of logsumexp(logits)^2 over real tokens (ST-MoE, arXiv 2202.08906), summed over both steps."""
+    is_real = _is_real(routing)
+    total = jnp.zeros(())
+    for logits in (routing.logits, routing.group_logits):
+        if logits is not None:
+            total += jnp.sum(jnp.where(is_real, jax.nn.logsumexp(logits, axis=-1) ** 2, 0.0))
+    return total / jnp.maximum(jnp.sum(is_real), 1)
+
+
+def load_of(routing: Routing) -> Float[Array, " e"]:
+    """Share of the assignments that chose each expert, before drops; sums to 1 (0 without real tokens)."""
+    num_experts = routing.probabilities.shape[1]
+    counts = jnp.sum(routing.ids[..., None] == jnp.arange(num_experts), axis=(0, 1))
+    return counts / jnp.maximum(jnp.sum(counts), 1)
+
+
+def statistics(routing: Routing, dropped: Int[Array, ""]) -> dict[str, Array]:
+    """The two losses and what to watch, as a flat dict.
+
+    balance, z: float32 []. load: float32 [e], see `load_of`. max_load: float32 [], largest load over the mean
+    load. entropy: float32 [], nats, of a token's probabilities, mean over real tokens. assigned, dropped,
+    padding: int32 []; they sum to s * k exactly.
+    """
+    load = load_of(routing)
+    is_real = _is_real(routing)
+    log_probabilities = jnp.log(jnp.maximum(routing.probabilities, 1e-30))
+    entropy = -jnp.sum(routing.probabilities * log_probabilities) / jnp.maximum(jnp.sum(is_real), 1)
+    padding = jnp.sum(~is_real, dtype=jnp.int32) * routing.ids.shape[1]
+    return {
+        "balance": balance_loss(routing),
+        "z": z_loss(routing),
+        "load": load,
+        "max_load": jnp.max(load) * load.size,
+        "entropy": jax.lax.stop_gradient(entropy),
+        "assigned": routing.ids.size - padding - dropped,
+        "dropped": dropped,
+        "padding": padding,
+    }
+
+
+def _is_real(routing: Routing):
+    return routing.ids[:, 0] < routing.probabilities.shape[1]
