@@ -11,8 +11,8 @@ class VisualEncoderConfig:
 
     kind: str = option("pyramid", "which encoder", choices=("pyramid",))
     stem_width: int = option(16, "channels of the stride-2 stem", low=1)
-    widths: tuple[int, ...] = option((32, 64, 128, 128), "channels of the four maps")
-    depths: tuple[int, ...] = option((1, 1, 1, 1), "residual blocks of the four stages")
+    widths: tuple[int, ...] = option((32, 64, 128, 128), "channels of the four maps", low=1)
+    depths: tuple[int, ...] = option((1, 1, 1, 1), "residual blocks of the four stages", low=1)
 
 
 @dataclasses.dataclass
@@ -20,7 +20,7 @@ class AudioEncoderConfig:
     """A convolution stack on one 96 x 64 log-mel patch a second."""
 
     kind: str = option("patches", "which encoder", choices=("patches",))
-    widths: tuple[int, ...] = option((32, 64, 96, 128), "channels of the stages, each halving time and mel")
+    widths: tuple[int, ...] = option((32, 64, 96, 128), "channels of the stages, each halving time and mel", low=1)
 
 
 @dataclasses.dataclass

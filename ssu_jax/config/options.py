@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import typing
 from typing import Any
 
 
@@ -19,7 +20,7 @@ def problems_of(tree: Any, prefix: str = "") -> list[str]:
         if dataclasses.is_dataclass(value):
             problems += problems_of(value, name + ".")
             continue
-        problem = _problem(value, field.metadata)
+        problem = _wrong_type(value, field.type) or _problem(value, field.metadata)
         if problem:
             problems.append(f"{name} {problem}, got {value!r}")
     return problems
@@ -37,13 +38,24 @@ def describe(tree: Any, prefix: str = "") -> list[tuple[str, Any, str]]:
     return rows
 
 
+def _wrong_type(value: Any, wanted: Any) -> str:
+    """Command lines and JSON files bring any type: an int will do for a float, a bool for neither."""
+    if typing.get_origin(wanted) is tuple:
+        item = typing.get_args(wanted)[0]
+        fits = isinstance(value, tuple) and len(value) > 0 and not any(_wrong_type(each, item) for each in value)
+        return "" if fits else f"must be a tuple of {item.__name__}"
+    accepted = (int, float) if wanted is float else wanted
+    fits = isinstance(value, accepted) and (wanted is bool or not isinstance(value, bool))
+    return "" if fits else f"must be of type {wanted.__name__}"
+
+
 def _problem(value: Any, metadata: dict) -> str:
     choices, low, high = metadata.get("choices"), metadata.get("low"), metadata.get("high")
     if choices and value not in choices:
         return "must be one of " + ", ".join(map(str, choices))
     if isinstance(value, float) and not math.isfinite(value):
         return "must be finite"
-    numbers = [value] if isinstance(value, (int, float)) else []
+    numbers = [each for each in (value if isinstance(value, tuple) else [value]) if isinstance(each, int | float)]
     for number in numbers:
         if low is not None and number < low:
             return f"must be at least {low}"

@@ -1,0 +1,1 @@
+"""The console program `ssu`: one file a verb; each parses its arguments and calls one function."""
