@@ -1,0 +1,197 @@
+"""Clip <-> record: the one place that names the features of a record, and the check of a whole directory.
+
+A record is a `tf.train.Example`. t frames, o objects, of which s have masks, all in the order of the clip:
+
+    schema          int64 [1]      SCHEMA_VERSION
+    id, dataset, major, category   bytes [1] each, UTF-8
+    frames          bytes [t]      JPEG, quality 95, no chroma subsampling
+    frames/size     int64 [2]      rows, columns
+    frames/times_us int64 [t]      microseconds
+    frames/valid    int64 [t]      0 or 1
+    frames/captions bytes [t]      UTF-8, empty in silence
+    sound           bytes [1]      16-bit PCM, mono, little-endian
+    sound/rate      int64 [1]      Hz
+    objects/names   bytes [o]      class names
+    objects/on_screen int64 [o]    0 or 1
+    objects/sounding  int64 [o t]  0 or 1, object by object
+    objects/has_masks int64 [o]    0 or 1
+    masks           bytes [s t]    pycocotools' compressed run lengths, object by object
+"""
+
+import dataclasses
+import io
+import os
+import warnings
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from PIL import Image
+from pycocotools import mask as run_lengths
+
+from ssu_jax.data import example, shards
+from ssu_jax.data.shards import RecordSource
+from ssu_jax.types import Clip, SoundObject
+
+__all__ = ["RecordSource", "SCHEMA_VERSION", "decode_clip", "decode_labels", "encode_clip", "write_split"]
+
+SCHEMA_VERSION = 1
+JPEG_QUALITY = 95
+MAX_FRAME_PIXELS = 1 << 24  # a JPEG header may claim more than memory holds
+_WANTED = ("schema", "id", "dataset", "major", "category", "frames", "frames/size", "frames/times_us", "frames/valid",
+           "frames/captions", "sound", "sound/rate", "objects/names", "objects/on_screen", "objects/sounding",
+           "objects/has_masks", "masks")  # fmt: skip
+
+
+def encode_clip(clip: Clip) -> bytes:
+    """A clip as a record. Raises ValueError if its parts do not fit together."""
+    t, y, x = clip.frames.shape[:3]
+    for name, found in (
+        ("frame_times", len(clip.frame_times)),
+        ("valid", len(clip.valid)),
+        ("captions", len(clip.captions)),
+    ):
+        if found != t:
+            raise ValueError(f"clip {clip.id}: {t} frames but {found} {name}")
+    masked = [item.masks for item in clip.objects if item.masks is not None]
+    for item in clip.objects:
+        if item.sounding.shape != (t,) or (item.masks is not None and item.masks.shape != (t, y, x)):
+            raise ValueError(f"clip {clip.id}: masks or flags of {item.name} do not fit {t} frames of {y} x {x}")
+    return example.pack({
+        "schema": [SCHEMA_VERSION],
+        "id": [clip.id.encode()],
+        "dataset": [clip.dataset.encode()],
+        "major": [clip.major.encode()],
+        "category": [clip.category.encode()],
+        "frames": [_to_jpeg(frame) for frame in clip.frames],
+        "frames/size": [y, x],
+        "frames/times_us": [round(seconds * 1e6) for seconds in clip.frame_times.tolist()],
+        "frames/valid": clip.valid.astype(int).tolist(),
+        "frames/captions": [caption.encode() for caption in clip.captions],
+        "sound": [clip.sound.astype("<i2").tobytes()],
+        "sound/rate": [int(clip.sample_rate)],
+        "objects/names": [item.name.encode() for item in clip.objects],
+        "objects/on_screen": [int(item.on_screen) for item in clip.objects],
+        "objects/sounding": [int(flag) for item in clip.objects for flag in item.sounding],
+        "objects/has_masks": [int(item.masks is not None) for item in clip.objects],
+        "masks": [counts for masks in masked for counts in _to_run_lengths(masks)],
+    })  # fmt: skip
+
+
+def decode_clip(record: bytes) -> Clip:
+    """The inverse of `encode_clip`, up to JPEG. Raises ValueError if the record is not a clip."""
+    features = _features(record)
+    labels = _labels(features, with_masks=True)
+    rows, columns = _size(features)
+    frames = np.empty((len(labels.valid), rows, columns, 3), np.uint8)
+    for frame, jpeg in zip(frames, features["frames"], strict=True):
+        frame[:] = _from_jpeg(jpeg, rows, columns)
+    return dataclasses.replace(labels, frames=frames, sound=np.frombuffer(features["sound"][0], "<i2"))
+
+
+def decode_labels(record: bytes, with_masks: bool = False) -> Clip:
+    """The same clip with no frames (uint8 [t, y, x, 0]) and no sound, many times faster: captions, objects, flags.
+
+    `with_masks` decodes the masks too, so that `sounding_masks` holds; otherwise every object's masks are None.
+    """
+    return _labels(_features(record), with_masks)
+
+
+def write_split(
+    directory: str | os.PathLike,
+    split: str,
+    clips: Iterable[Clip | bytes],
+    num_shards: int,
+    *,
+    classes: Sequence[str],
+    source: dict,
+    overwrite: bool = False,
+) -> dict:
+    """Writes clips, or records already encoded (by a pool, say), as a split; returns its manifest.
+
+    `classes` are the class names of the data set, `source` is what made it (options, seed, versions), JSON-able.
+    Raises UserError as `shards.write_shards`.
+    """
+    records = (clip if isinstance(clip, bytes) else encode_clip(clip) for clip in clips)
+    facts = {"schema_version": SCHEMA_VERSION, "classes": list(classes), "source": source}
+    return shards.write_shards(directory, split, records, num_shards, facts=facts, overwrite=overwrite)
+
+
+def _features(record: bytes) -> dict:
+    features = example.unpack(record)
+    version = next(iter(features.get("schema", ())), None)
+    if version != SCHEMA_VERSION:
+        raise ValueError(f"record schema {version}, this version of ssu_jax reads {SCHEMA_VERSION}")
+    missing = [name for name in _WANTED if name not in features]
+    if missing:
+        raise ValueError(f"the record lacks {', '.join(missing)}")
+    return features
+
+
+def _labels(features: dict, with_masks: bool) -> Clip:
+    t = len(features["frames"])
+    rows, columns = _size(features)
+    lengths = {name: len(features[name]) for name in ("frames/times_us", "frames/valid", "frames/captions")}
+    if set(lengths.values()) != {t}:
+        raise ValueError(f"the record holds {t} frames but {lengths}")
+    return Clip(
+        id=features["id"][0].decode(),
+        frames=np.empty((t, rows, columns, 0), np.uint8),
+        frame_times=np.array(features["frames/times_us"]) / 1e6,
+        sound=np.empty(0, np.int16),
+        sample_rate=features["sound/rate"][0],
+        valid=np.array(features["frames/valid"], bool),
+        captions=tuple(caption.decode() for caption in features["frames/captions"]),
+        objects=_objects(features, t, rows, columns, with_masks),
+        dataset=features["dataset"][0].decode(),
+        major=features["major"][0].decode(),
+        category=features["category"][0].decode(),
+    )
+
+
+def _objects(features: dict, t: int, rows: int, columns: int, with_masks: bool) -> tuple[SoundObject, ...]:
+    names, on_screen, has_masks = (features["objects/" + name] for name in ("names", "on_screen", "has_masks"))
+    sounding = np.array(features["objects/sounding"], bool)
+    if len(on_screen) != len(names) or len(has_masks) != len(names) or len(sounding) != len(names) * t:
+        raise ValueError("the flags of the objects do not fit their number")
+    if len(features["masks"]) != sum(has_masks) * t:
+        raise ValueError("the masks do not fit the objects and frames")
+    masks = iter(())
+    if with_masks and len(features["masks"]):
+        masks = iter(_from_run_lengths(features["masks"], rows, columns).reshape(-1, t, rows, columns))
+    return tuple(
+        SoundObject(name.decode(), flags, bool(seen), next(masks) if with_masks and has else None)
+        for name, flags, seen, has in zip(names, sounding.reshape(len(names), t), on_screen, has_masks, strict=True)
+    )
+
+
+def _size(features: dict) -> tuple[int, int]:
+    rows, columns = features["frames/size"]
+    if rows < 1 or columns < 1 or rows * columns > MAX_FRAME_PIXELS:
+        raise ValueError(f"frames of {rows} x {columns} pixels: wanted 1 to {MAX_FRAME_PIXELS} pixels")
+    return rows, columns
+
+
+def _to_jpeg(frame: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(frame).save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=0)
+    return buffer.getvalue()
+
+
+def _from_jpeg(jpeg: bytes, rows: int, columns: int) -> np.ndarray:
+    with warnings.catch_warnings(), Image.open(io.BytesIO(jpeg), formats=("JPEG",)) as image:
+        if image.size != (columns, rows) or image.mode != "RGB":
+            raise ValueError(
+                f"a frame is {image.mode} {image.size[1]} x {image.size[0]}, wanted RGB {rows} x {columns}"
+            )
+        return np.asarray(image)
+
+
+def _to_run_lengths(masks: np.ndarray) -> list[bytes]:
+    # pycocotools wants [rows, columns, number] in Fortran order: columns outermost within a mask.
+    stacked = np.asfortranarray(masks.transpose(1, 2, 0).astype(np.uint8))
+    return [item["counts"] for item in run_lengths.encode(stacked)]
+
+
+def _from_run_lengths(counts: Sequence[bytes], rows: int, columns: int) -> np.ndarray:
+    decoded = run_lengths.decode([{"size": [rows, columns], "counts": item} for item in counts])
+    return np.ascontiguousarray(decoded.transpose(2, 0, 1)).astype(bool)

@@ -1,0 +1,123 @@
+"""Changes of a clip in training that keep pictures, masks, sound, sentences and sources consistent.
+
+Each change is a pure function of a Clip. Colours are never turned (sentences name them): brightness and
+contrast act alike on the three channels, which leaves the hue where it is.
+"""
+
+import dataclasses
+import re
+
+import numpy as np
+from jaxtyping import Bool, UInt8
+from PIL import Image
+
+from ssu_jax.config.data import AugmentConfig
+from ssu_jax.types import Clip
+
+CROP_TRIES = 4
+KEPT_SHARE = 0.8  # of a sounding object's pixels: with fewer, what the sentence says might not be seen
+ZONES = 3  # left, middle, right: the words that sentences use for places
+_MIRRORED = {"left": "right", "right": "left", "Left": "Right", "Right": "Left"}
+
+
+def augment(clip: Clip, options: AugmentConfig, rng: np.random.Generator) -> Clip:
+    """All changes, drawn from `rng`. Every draw is made every time, so one option does not shift another's."""
+    flip, brightness, contrast, gain, shift = rng.random(5)
+    crops = rng.random((CROP_TRIES, 3))
+    if flip < options.flip_probability:
+        clip = mirror(clip)
+    if options.crop_min_scale < 1:
+        for scale, top, left in crops:
+            share = options.crop_min_scale + scale * (1 - options.crop_min_scale)
+            cropped = crop(clip, share, top * (1 - share), left * (1 - share))
+            if cropped is not None:
+                clip = cropped
+                break
+    clip = adjust_light(clip, options.brightness * (2 * brightness - 1), 1 + options.contrast * (2 * contrast - 1))
+    samples = round(options.time_shift_seconds * (2 * shift - 1) * clip.sample_rate)
+    return adjust_sound(clip, options.gain_db * (2 * gain - 1), samples)
+
+
+def mirror(clip: Clip) -> Clip:
+    """Left becomes right in the pictures, the masks and the sentences."""
+    objects = tuple(
+        item if item.masks is None else dataclasses.replace(item, masks=item.masks[:, :, ::-1]) for item in clip.objects
+    )
+    captions = tuple(
+        re.sub(r"\b([Ll]eft|[Rr]ight)\b", lambda word: _MIRRORED[word.group()], text) for text in clip.captions
+    )
+    return dataclasses.replace(clip, frames=clip.frames[:, :, ::-1], objects=objects, captions=captions)
+
+
+def crop(clip: Clip, share: float, top: float, left: float) -> Clip | None:
+    """The window of `share` of both sides that begins at (top, left), as shares, enlarged to the clip's size.
+
+    None if a sentence would no longer be true: a sounding object would lose more than a fifth of its
+    pixels or change its place word. Silent objects may leave; then their masks are empty.
+    """
+    rows, columns = clip.frames.shape[1:3]
+    box = (left * columns, top * rows, (left + share) * columns, (top + share) * rows)
+    y = _nearest(box[1], box[3], rows)
+    x = _nearest(box[0], box[2], columns)
+    objects = []
+    for item in clip.objects:
+        if item.masks is None:
+            objects.append(item)
+            continue
+        masks = item.masks[:, y][:, :, x]
+        if item.on_screen and not _still_true(item.masks[item.sounding], masks[item.sounding], share):
+            return None
+        objects.append(dataclasses.replace(item, masks=masks))
+    return dataclasses.replace(clip, frames=resize_frames(clip.frames, rows, columns, box), objects=tuple(objects))
+
+
+def adjust_light(clip: Clip, brightness: float, contrast: float) -> Clip:
+    """value -> (value - 127.5) * contrast + 127.5 + 255 * brightness, the same in each channel."""
+    table = (np.arange(256) - 127.5) * contrast + 127.5 + 255 * brightness
+    return dataclasses.replace(clip, frames=np.clip(np.rint(table), 0, 255).astype(np.uint8)[clip.frames])
+
+
+def adjust_sound(clip: Clip, gain_db: float, samples: int) -> Clip:
+    """Shifts the sound by whole samples (later when positive; silence enters) and changes its level, clipped."""
+    sound = np.zeros(len(clip.sound), np.float32)
+    if samples >= 0:
+        sound[samples:] = clip.sound[: len(sound) - samples]
+    else:
+        sound[:samples] = clip.sound[-samples:]
+    sound *= np.float32(10 ** (gain_db / 20))
+    return dataclasses.replace(clip, sound=np.clip(np.rint(sound), -32768, 32767).astype(np.int16))
+
+
+def resize_frames(
+    frames: UInt8[np.ndarray, "t y1 x1 3"], rows: int, columns: int, box: tuple[float, ...] | None = None
+) -> UInt8[np.ndarray, "t y x 3"]:
+    """Bilinear (antialiased) resize of frames, or of a box (left, top, right, bottom in pixels) of them."""
+    resized = np.empty((len(frames), rows, columns, 3), np.uint8)
+    for target, frame in zip(resized, np.ascontiguousarray(frames), strict=True):
+        target[:] = Image.fromarray(frame).resize((columns, rows), Image.Resampling.BILINEAR, box)
+    return resized
+
+
+def resize_masks(masks: Bool[np.ndarray, "t y1 x1"], rows: int, columns: int) -> Bool[np.ndarray, "t y x"]:
+    """Nearest neighbour, so that a mask stays a mask."""
+    y, x = _nearest(0, masks.shape[1], masks.shape[1], rows), _nearest(0, masks.shape[2], masks.shape[2], columns)
+    return masks[:, y][:, :, x]
+
+
+def _nearest(low: float, high: float, size: int, wanted: int | None = None) -> np.ndarray:
+    """Pixel numbers under the centres of `wanted` (else `size`) equal parts of the span from low to high."""
+    wanted = wanted or size
+    return np.clip(np.floor(low + (np.arange(wanted) + 0.5) * (high - low) / wanted), 0, size - 1).astype(int)
+
+
+def _still_true(before: np.ndarray, after: np.ndarray, share: float) -> bool:
+    seen = before.any((1, 2))
+    kept = after.sum((1, 2)) * share**2 >= KEPT_SHARE * before.sum((1, 2))
+    return bool((kept | ~seen).all()) and bool((_zones(before[seen]) == _zones(after[seen])).all())
+
+
+def _zones(masks: np.ndarray) -> np.ndarray:
+    """0 left, 1 middle, 2 right, by the mean column of each frame's mask."""
+    columns = masks.sum(1)
+    centres = columns @ (np.arange(masks.shape[2]) + 0.5) / np.maximum(columns.sum(1), 1) / masks.shape[2]
+    return np.floor(centres * ZONES)
