@@ -6,7 +6,9 @@ import typing
 from typing import Any
 
 
-def option(default: Any, doc: str, *, low: float | None = None, high: float | None = None, choices: tuple = ()):
+def option(
+    default: Any, doc: str, *, low: int | float | None = None, high: int | float | None = None, choices: tuple = ()
+):
     """A dataclass field with a default, a one-line meaning (unit included) and an inclusive range."""
     metadata = {"doc": doc, "low": low, "high": high, "choices": choices}
     return dataclasses.field(default=default, metadata=metadata)
