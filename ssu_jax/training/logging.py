@@ -1,0 +1,121 @@
+"""What a run tells: JSON lines, TensorBoard, and a progress bar or plain lines.
+
+    metrics.jsonl   {"kind": "train" | "eval", "step": n, "loss": ..., ...}, one object a line, flushed
+    tensorboard/    the same numbers, with pictures of masks and sentences
+
+A row of step n describes the n-th update. Values that are not finite become null.
+"""
+
+import json
+import math
+import pathlib
+import sys
+import time
+from typing import Any
+
+import numpy as np
+import tensorboardX
+import tqdm
+
+from ssu_jax import files
+
+METRICS_FILE = "metrics.jsonl"
+
+
+class MetricsLog:
+    """Rows beyond `start_step` are taken off first: those steps are run again."""
+
+    def __init__(self, workdir: pathlib.Path, start_step: int, num_steps: int):
+        path = workdir / METRICS_FILE
+        rows = [row for row in read_rows(path) if row["step"] <= start_step]
+        files.atomic_write(path, "".join(json.dumps(row) + "\n" for row in rows))
+        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 (closed in __exit__)
+        self._board = tensorboardX.SummaryWriter(str(workdir / "tensorboard"), purge_step=start_step + 1)
+        self._bar = None
+        if sys.stderr.isatty():
+            self._bar = tqdm.tqdm(total=num_steps, initial=start_step, unit="step", dynamic_ncols=True)
+        self._num_steps = num_steps
+        self._window = (start_step, time.monotonic())
+
+    def __enter__(self) -> "MetricsLog":
+        return self
+
+    def __exit__(self, *_):
+        if self._bar is not None:
+            self._bar.close()
+        self._board.close()
+        self._file.close()
+
+    def start_clock(self, step: int) -> None:
+        """Speed is counted from here: called after compiling and after evaluating."""
+        self._window = (step, time.monotonic())
+
+    def train(self, step: int, values: dict[str, Any], batch_size: int, records: list[int]) -> None:
+        """A row of training, with the speed since the row before and the record numbers of the batch."""
+        steps, seconds = step - self._window[0], time.monotonic() - self._window[1]
+        rate = steps / max(seconds, 1e-9)
+        self._row("train", step, values | {"clips_per_second": rate * batch_size}, records=records)
+        shown = f"loss {values['loss']:.4f}  lr {values['learning_rate']:.2e}  {rate * batch_size:.1f} clips/s"
+        if self._bar is None:
+            left = time.strftime("%H:%M:%S", time.gmtime((self._num_steps - step) / max(rate, 1e-9)))
+            self.line(f"step {step}/{self._num_steps}  {shown}  {left} left")
+        else:
+            self._bar.set_postfix_str(shown, refresh=False)
+        self.start_clock(step)
+
+    def evaluation(self, step: int, values: dict[str, Any], score: float) -> None:
+        """A row of validation scores."""
+        self._row("eval", step, values | {"score": score})
+        numbers = [f"{name} {values[name]:.3f}" for name in ("miou", "f_score", "exact_match", "bleu_4", "meteor")
+                   if values.get(name) is not None]  # fmt: skip
+        self.line(f"step {step}/{self._num_steps}  validation: {'  '.join(numbers)}")
+
+    def picture(self, step: int, name: str, picture: np.ndarray) -> None:
+        """uint8 [y, x, 3]."""
+        self._board.add_image(name, picture, step, dataformats="HWC")
+
+    def text(self, step: int, name: str, text: str) -> None:
+        """For TensorBoard's text page."""
+        self._board.add_text(name, text, step)
+
+    def advance(self, step: int) -> None:
+        """Moves the bar."""
+        if self._bar is not None:
+            self._bar.update(step - self._bar.n)
+
+    def line(self, text: str) -> None:
+        """A line for people, above the bar where there is one."""
+        if self._bar is None:
+            print(text, flush=True)
+        else:
+            self._bar.write(text)
+
+    def _row(self, kind: str, step: int, values: dict[str, Any], **extra: Any) -> None:
+        numbers = {name: _plain(value) for name, value in values.items()}
+        with files.writing(self._file.name):
+            self._file.write(json.dumps({"kind": kind, "step": step, **numbers, **extra}) + "\n")
+            self._file.flush()
+        for name, value in numbers.items():
+            if isinstance(value, (int, float)):
+                self._board.add_scalar(f"{kind}/{name}", value, step)
+
+
+def read_rows(path: pathlib.Path) -> list[dict]:
+    """The rows of metrics.jsonl; a last line that a kill cut short is left out."""
+    if not path.exists():
+        return []
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            break
+    return rows
+
+
+def _plain(value: Any) -> Any:
+    """A Python number, or None for no number and for one that JSON has no word for."""
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    number = np.asarray(value).item()
+    return number if math.isfinite(number) else None

@@ -1,0 +1,188 @@
+"""The training loop: everything that touches files, devices, signals and the clock.
+
+    batch --step--> state; now and then: log, checkpoint, evaluate. The step itself is pure (step.py).
+
+The position in the data is the step and random keys come from it, so a run that was stopped or killed goes
+on to the same weights bit for bit.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Callable
+
+import jax
+
+from ssu_jax import files, models, sharding
+from ssu_jax.checkpoint import CheckpointStore, read_state
+from ssu_jax.config import Config
+from ssu_jax.data import pipeline, records
+from ssu_jax.models import decoding
+from ssu_jax.tokenizer import Tokenizer
+from ssu_jax.training import evaluations, workdir
+from ssu_jax.training.interruption import Interruption
+from ssu_jax.training.logging import MetricsLog
+from ssu_jax.training.optimizer import make_optimizer
+from ssu_jax.training.prefetch import Prefetcher
+from ssu_jax.training.state import create_state, num_parameters
+from ssu_jax.training.step import make_train_step
+from ssu_jax.types import TrainState, UserError
+
+NUMERIC_BUDGET = 77
+
+
+def train(config: Config, path: str | pathlib.Path, *, verbose: bool = False) -> TrainState:
+    """Trains to `train.num_steps`, or until SIGTERM or Ctrl-C, and returns the state, saved and sealed.
+
+    A working directory that holds steps of the same run is taken up where it stands. Raises UserError for
+    everything a user can mend: no records, another run's directory, a full disk, a loss that is not finite.
+    """
+    with contextlib.ExitStack() as stack:
+        interruption = stack.enter_context(Interruption())
+        place = stack.enter_context(workdir.Workdir(path))
+        run, state = _start(config.validate(), place, interruption, stack)
+        if verbose:
+            run.log.line(f"versions: {workdir.versions()}")
+        return _run_to_end(run, state)
+
+
+@dataclasses.dataclass
+class _Run:
+    """What stays the same from step to step, and the updates that were skipped."""
+
+    config: Config
+    folder: pathlib.Path
+    train_step: Callable
+    place: Callable
+    tokenizer: Tokenizer
+    companions: dict[str, str]  # stored with every checkpoint
+    store: CheckpointStore
+    log: MetricsLog
+    evaluator: evaluations.Evaluator
+    interruption: Interruption
+    skipped: list[dict] = dataclasses.field(default_factory=list)
+
+
+def _start(config: Config, place: workdir.Workdir, interruption, stack) -> tuple[_Run, TrainState]:
+    """Builds everything and restores the newest sound step, or begins a new run."""
+    source = pipeline.open_source(config.data.dir, config.data.train_split, config.data)
+    mesh = sharding.make_mesh()
+    sharding.check_batch_size(config.train.batch_size, mesh)
+    store = stack.enter_context(CheckpointStore(place.path))
+    newest = store.find_newest()
+    if newest is not None:
+        workdir.check_same_run(newest, config, source.digest)
+    tokenizer = _tokenizer_of(newest, source, config)
+    companions = workdir.companions(config, tokenizer.to_json(), source.digest)
+    place.write_start(companions)
+    model, optimizer = models.build(config), make_optimizer(config.train)
+    create = jax.jit(functools.partial(create_state, model, config, optimizer),
+                     out_shardings=sharding.replicated(mesh))  # fmt: skip
+    state = create() if newest is None else read_state(newest, jax.eval_shape(create))
+    log = stack.enter_context(MetricsLog(place.path, int(state.step), config.train.num_steps))
+    log.line(f"{config.name}: {num_parameters(state.params) / 1e6:.2f} M parameters, {len(source)} training clips, "
+             f"{jax.device_count()} x {jax.devices()[0].platform}, from step {int(state.step)}")  # fmt: skip
+    describe = decoding.make_describe(model, config)
+    run = _Run(
+        config=config,
+        folder=place.path,
+        train_step=jax.jit(make_train_step(model, config, optimizer), donate_argnums=0),
+        place=lambda batch: sharding.place(batch, sharding.batch_sharding(mesh)),
+        tokenizer=tokenizer,
+        companions=companions,
+        store=store,
+        log=log,
+        evaluator=evaluations.Evaluator(config, tokenizer, describe, log, interruption),
+        interruption=interruption,
+    )
+    return run, state
+
+
+def _run_to_end(run: _Run, state: TrainState) -> TrainState:
+    """Steps, boundaries and the last save."""
+    total, step = run.config.train.num_steps, int(state.step)
+    if step and run.evaluator.is_due(step) and not run.store.has_score(step):
+        _evaluate(run, state, step)  # the run was stopped before this evaluation had ended
+    run.log.start_clock(step)
+    batches = Prefetcher(pipeline.train_batches(run.config, run.tokenizer, step), run.place)
+    unread = None  # metrics of the step before, fetched while the next one computes
+    try:
+        while step < total and (ready := _next_batch(run, batches)) is not None:
+            state, metrics = run.train_step(state, ready.batch)
+            step += 1
+            _settle(run, unread)
+            unread = (step, metrics, ready.records)
+            run.store.poll()
+            if _saves_at(run, step):
+                _settle(run, unread)
+                unread = None
+                run.store.save(step, state, run.companions)
+                if run.evaluator.is_due(step) and not run.interruption.requested:
+                    _evaluate(run, state, step)
+        _settle(run, unread)
+    finally:
+        batches.close()
+    run.store.save(step, state, run.companions)
+    run.store.wait()
+    if step < total:
+        run.log.line(f"stopped at step {step}, saved: the same command goes on from there")
+    else:
+        run.log.line(f"done: {step} steps, checkpoints in {run.store.folder}")
+    return state
+
+
+def _next_batch(run: _Run, batches: Prefetcher):
+    """None once a stop is requested. Ctrl-C reaches reader processes too: their death is then no error."""
+    try:
+        return batches.next(lambda: run.interruption.requested)
+    except Exception:
+        if run.interruption.wait(1.0):
+            return None
+        raise
+
+
+def _saves_at(run: _Run, step: int) -> bool:
+    due = step % run.config.train.checkpoint_every_steps == 0 or step == run.config.train.num_steps
+    return due or run.evaluator.is_due(step)
+
+
+def _settle(run: _Run, unread: tuple | None) -> None:
+    """Reads the metrics of a step: logs them when due, and watches the budget of skipped updates."""
+    if unread is None:
+        return
+    step, metrics, numbers = unread
+    values, train = jax.device_get(metrics), run.config.train
+    run.log.advance(step)
+    if values["skipped_in_row"]:
+        run.skipped.append({"step": step, "records": numbers.tolist()})
+        run.log.line(f"step {step}: update skipped, loss or gradient is not finite "
+                     f"({values['skipped_in_row']} in a row, {values['skipped_steps']} in all)")  # fmt: skip
+    if step == 1 or step % train.log_every_steps == 0 or values["skipped_in_row"]:
+        run.log.train(step, values, train.batch_size, numbers.tolist())
+    over_row = values["skipped_in_row"] >= train.max_skipped_in_row
+    if over_row or values["skipped_steps"] >= train.max_skipped_steps:
+        # Update n used batch n - 1 and key fold_in(seed, n - 1): with the newest checkpoint it can be run again.
+        bundle = run.folder / f"replay-{step}.json"
+        files.atomic_write(bundle, workdir.replay_bundle(run.companions, run.skipped))
+        raise UserError(
+            f"{values['skipped_in_row']} updates in a row and {values['skipped_steps']} in all were not finite: "
+            f"stopped at step {step} without saving; {bundle} names the steps and records; lower "
+            "train.learning_rate or look at these records",
+            NUMERIC_BUDGET,
+        )
+
+
+def _evaluate(run: _Run, state: TrainState, step: int) -> None:
+    score = run.evaluator.evaluate(state, step)
+    if score is not None:
+        run.store.record_score(step, score)
+    run.log.start_clock(step)
+
+
+def _tokenizer_of(newest: pathlib.Path | None, source: records.RecordSource, config: Config) -> Tokenizer:
+    """The run's own tokenizer; learned from the training sentences at the first start."""
+    if newest is not None:
+        return Tokenizer.load(newest / workdir.TOKENIZER)
+    captions = (text for number in range(len(source)) for text in records.decode_labels(source[number]).captions)
+    return Tokenizer.train(captions, config.model.vocab_size)

@@ -1,0 +1,123 @@
+"""The working directory of a run: whose it is, what it was started with, what ran it.
+
+config.json      the whole configuration              tokenizer.json   learned from the training sentences
+versions.json    seed, digest of the records, packages, Python, git commit
+metrics.jsonl    tensorboard/    checkpoints/
+"""
+
+import fcntl
+import json
+import pathlib
+import platform
+import subprocess
+from importlib import metadata
+from typing import Any
+
+from ssu_jax import files
+from ssu_jax.config import Config
+from ssu_jax.types import UserError
+
+CONFIG, TOKENIZER, RUN = "config.json", "tokenizer.json", "versions.json"
+DATA_MANIFEST = 78  # exit code
+# What may change between two parts of a run: it alters no weight.
+HARMLESS = frozenset({
+    "name", "data.dir", "data.val_split", "data.num_workers", "data.verify_shards", "train.log_every_steps",
+    "train.checkpoint_every_steps", "train.picture_every_steps", "train.max_skipped_in_row",
+    "train.max_skipped_steps", "eval.every_steps", "eval.num_clips", "eval.batch_size",
+})  # fmt: skip
+_PACKAGES = ("ssu_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "tokenizers")
+
+
+class Workdir:
+    """A context manager that makes the directory and holds its lock, so that two runs never share it."""
+
+    def __init__(self, path: str | pathlib.Path):
+        self.path = pathlib.Path(path).absolute()
+
+    def __enter__(self) -> "Workdir":
+        files.make_folder(self.path)
+        lock = self.path / ".lock"
+        with files.writing(lock):
+            self._lock = open(lock, "w")
+        try:
+            # A record lock belongs to this process alone: reader processes that outlive a kill do not hold it.
+            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._lock.close()
+            message = f"--workdir {self.path}: another training is running there: wait for its end or take another"
+            raise UserError(message) from error
+        return self
+
+    def __exit__(self, *_):
+        self._lock.close()
+
+    def write_start(self, companions: dict[str, str]) -> None:
+        """Notes what this start runs with."""
+        for name, text in companions.items():
+            files.atomic_write(self.path / name, text)
+
+
+def companions(config: Config, tokenizer_json: str, data_digest: str) -> dict[str, str]:
+    """The texts that lie in the working directory and in every checkpoint, by file name."""
+    run = {"seed": config.train.seed, "data_digest": data_digest, "versions": versions()}
+    return {CONFIG: as_json(config.to_dict()), TOKENIZER: tokenizer_json, RUN: as_json(run)}
+
+
+def check_same_run(checkpoint: pathlib.Path, now: Config, data_digest: str) -> None:
+    """Raises UserError if going on from a checkpoint would not be the same run.
+
+    Names the first option that changed and would change the weights, with both values (exit 2), or the two
+    digests of the records (exit 78).
+    """
+    stored = Config.from_dict(json.loads((checkpoint / CONFIG).read_text()))
+    before, after = _flat(stored.to_dict()), _flat(now.to_dict())
+    for name in before:
+        if name not in HARMLESS and before[name] != after[name]:
+            raise UserError(
+                f"config: {name} is {after[name]!r}, the run in {checkpoint.parent.parent} was started with "
+                f"{before[name]!r}: set it back, or take another --workdir"
+            )
+    trained_on = json.loads((checkpoint / RUN).read_text())["data_digest"]
+    if trained_on != data_digest:
+        raise UserError(
+            f"data: the run was trained on records with digest {trained_on[:12]}, {now.data.dir} holds "
+            f"{data_digest[:12]}: point --config.data.dir at the same records, or take another --workdir",
+            DATA_MANIFEST,
+        )
+
+
+def replay_bundle(companions: dict[str, str], skipped: list[dict]) -> str:
+    """What it takes to run skipped updates again: their steps and records, seed, data digest, configuration."""
+    return as_json({"skipped": skipped, "config": json.loads(companions[CONFIG]), **json.loads(companions[RUN])})
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computes, and the git commit of the code ("" outside a repository)."""
+    found = {"python": platform.python_version(), "git_commit": git_commit()}
+    for package in _PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = ""
+    return found
+
+
+def git_commit() -> str:
+    """The commit of the checkout this code runs from, "-dirty" if files differ; "" if there is none."""
+    command = ["git", "-C", str(pathlib.Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+def as_json(tree: Any) -> str:
+    """Readable, the same text for the same tree."""
+    return json.dumps(tree, indent=2, sort_keys=True) + "\n"
+
+
+def _flat(tree: dict, prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for name, value in tree.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return flat
