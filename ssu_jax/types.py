@@ -117,7 +117,7 @@ class Outputs(NamedTuple):
     text_embedding: Any = None  # float32 [b, t, d], unit length: the reference sentence (RCC)
     embedding_scale: Any = None  # float32 [], temperature of the contrastive term
     lm_logits: Any = None  # float32 [b, t, l, v]: the language-model expert alone
-    router: Any = None  # dict name -> float32, see layers/moe/losses.py
+    router: Any = None  # dict of layers/moe/losses.py's statistics, stacked over the decoder's blocks
 
 
 class TrainState(NamedTuple):

@@ -12,7 +12,7 @@ class VisualEncoderConfig:
     kind: str = option("pyramid", "which encoder", choices=("pyramid",))
     stem_width: int = option(16, "channels of the stride-2 stem", low=1)
     widths: tuple[int, ...] = option((32, 64, 128, 128), "channels of the four maps", low=1)
-    depths: tuple[int, ...] = option((1, 1, 1, 1), "residual blocks of the four stages", low=1)
+    depths: tuple[int, ...] = option((2, 2, 2, 2), "residual blocks of the four stages", low=1)
 
 
 @dataclasses.dataclass
@@ -59,6 +59,7 @@ class ModelConfig:
     pixel_width: int = option(48, "channels of the pixel embedding", low=4)
     num_queries: int = option(4, "learned audio queries a frame", low=1, high=1024)
     query_layers: int = option(1, "rounds of the query token generator", low=1)
+    region_tokens: int = option(48, "most cells under the mask that become region tokens (MCM)", low=1)
     fusion_layers: int = option(2, "rounds of multi-modality integration (MMI)", low=1)
     text_layers: int = option(2, "blocks of the text decoder", low=1)
     embedding_width: int = option(64, "width of the region and text embeddings of RCC", low=4)

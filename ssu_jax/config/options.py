@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import typing
+from collections.abc import Mapping
 from typing import Any
 
 
@@ -51,7 +52,7 @@ def _wrong_type(value: Any, wanted: Any) -> str:
     return "" if fits else f"must be of type {wanted.__name__}"
 
 
-def _problem(value: Any, metadata: dict) -> str:
+def _problem(value: Any, metadata: Mapping) -> str:
     choices, low, high = metadata.get("choices"), metadata.get("low"), metadata.get("high")
     if choices and value not in choices:
         return "must be one of " + ", ".join(map(str, choices))

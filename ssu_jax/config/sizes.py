@@ -19,7 +19,7 @@ def tiny() -> Config:
     config.model.fusion_layers = config.model.text_layers = 1
     config.model.embedding_width = 8
     config.model.visual.stem_width, config.model.visual.widths = 4, (4, 8, 8, 8)
-    config.model.audio.widths = (4, 4, 8, 8)
+    config.model.audio.widths = (4, 4, 8)
     config.model.moe.hidden = 16
     config.model.language_model.width = 8
     return config

@@ -1,0 +1,39 @@
+"""Models: built from a config, initialized from a key, no file and no optimizer in sight."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ssu_jax.config import Config
+from ssu_jax.models.ssuformer.ssuformer import SSUFormer
+from ssu_jax.types import Batch
+
+
+def build(config: Config) -> SSUFormer:
+    """The model a config describes; it owns no parameters."""
+    return SSUFormer(config.model, len(config.data.classes), config.data.max_text_tokens)
+
+
+def example_batch(config: Config, batch_size: int = 1) -> Batch:
+    """A batch of zeros with the shapes and types of a real one."""
+    data = config.data
+    b, t, size = batch_size, data.num_frames, data.image_size
+    return Batch(
+        frames=jnp.zeros((b, t, size, size, 3), jnp.uint8),
+        log_mel=jnp.zeros((b, t, 96, 64), jnp.float32),
+        frame_valid=jnp.ones((b, t), bool),
+        masks=jnp.zeros((b, t, size, size), jnp.uint8),
+        text_ids=jnp.zeros((b, t, data.max_text_tokens), jnp.int32),
+        source_labels=jnp.zeros((b, t, len(data.classes)), jnp.uint8),
+        audible_labels=jnp.zeros((b, t, len(data.classes)), jnp.uint8),
+        semantic=jnp.zeros((b, t, size, size), jnp.int8),
+        scene_label=jnp.zeros((b,), jnp.int32),
+        record=jnp.zeros((b,), jnp.int32),
+    )
+
+
+def init(model: SSUFormer, config: Config, key: Any) -> dict:
+    """Fresh float32 parameters, a plain nested dict."""
+    batch = example_batch(config)
+    return jax.jit(lambda k: model.init({"params": k}, batch)["params"])(key)

@@ -1,0 +1,128 @@
+"""Mixture of hierarchical-prompted experts (MoHE). Our design: the authors published its name and purpose.
+
+Three levels of prompts lead the text decoder and its router: the *scene* (a soft class of the whole clip),
+the *region* (what MCM sees under the mask of the frame) and the *frame* (that second's sound and time).
+Each gives a few prompt tokens to attend to and one summary vector for the router.
+"""
+
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from ssu_jax.config.model import ModelConfig
+from ssu_jax.layers import embeddings
+from ssu_jax.layers.attention import Cache, empty_cache
+from ssu_jax.layers.moe.experts import MixtureOfExperts
+from ssu_jax.layers.transformer import CausalAttentionBlock, FeedForwardBlock
+
+
+class Prompts(NamedTuple):
+    """Prompts of b frames."""
+
+    tokens: Any  # [b, 3 * prompt_tokens, d]
+    summaries: Any  # [b, 3, d]: scene, region, frame
+    scene_logits: Any  # float32 [clips, u]
+
+
+class HierarchicalPrompts(nn.Module):
+    """Scene, region and frame -> Prompts."""
+
+    config: ModelConfig
+    num_classes: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        fused: Float[Array, "b t n d"],
+        region: Float[Array, "b t d"],
+        sound: Float[Array, "b t d"],
+        frame_valid: Bool[Array, "b t"],
+    ) -> Prompts:
+        b, t, _, d = fused.shape
+        count = self.config.moe.prompt_tokens
+        scene, logits = self._scene(fused.mean(axis=2), frame_valid)
+        scene = jnp.broadcast_to(scene[:, None], (b, t, count, d))
+        time = embeddings.sinusoid(jnp.arange(t, dtype=jnp.float32), d)[None].astype(self.dtype)
+        region = self._expand("region", region)
+        frame = self._expand("frame", sound + time)
+        levels = jnp.stack([scene.astype(self.dtype), region, frame], axis=2)  # [b, t, 3, count, d]
+        levels = levels.reshape(b * t, 3, count, d)
+        return Prompts(levels.reshape(b * t, 3 * count, d), levels.mean(axis=2), logits)
+
+    def _scene(self, clip: Float[Array, "b t d"], frame_valid: Bool[Array, "b t"]) -> tuple[Array, Array]:
+        """Class probabilities of the clip mix the prompts of the classes."""
+        weights = frame_valid.astype(jnp.float32)[..., None]
+        pooled = (clip.astype(jnp.float32) * weights).sum(axis=1) / jnp.maximum(weights.sum(axis=1), 1.0)
+        logits = nn.Dense(self.num_classes, name="scene_head")(pooled)
+        shape = (self.num_classes, self.config.moe.prompt_tokens, clip.shape[-1])
+        table = self.param("scene_prompts", nn.initializers.normal(0.5), shape)
+        return jnp.einsum("bu,upd->bpd", jax.nn.softmax(logits), table), logits
+
+    def _expand(self, name: str, x: Float[Array, "b t d"]) -> Float[Array, "b t p d"]:
+        count, d = self.config.moe.prompt_tokens, x.shape[-1]
+        return nn.Dense(count * d, dtype=self.dtype, name=name)(x).reshape(*x.shape[:-1], count, d)
+
+
+class PromptedExperts(nn.Module):
+    """The experts of one decoder block: the router sees the token and the three summaries of its frame."""
+
+    config: ModelConfig
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "b l d"], prompts: Prompts, mask: Bool[Array, "b l"], train: bool
+    ) -> tuple[Float[Array, "b l d"], dict]:
+        b, l, d = x.shape
+        summaries = jnp.broadcast_to(prompts.summaries[:, None], (b, l, 3, d))
+        router_input = jnp.concatenate([x[:, :, None], summaries], axis=2).reshape(b * l, 4 * d)
+        experts = MixtureOfExperts(self.config.moe, d, self.dtype, name="experts")
+        scene = summaries[:, :, 0].reshape(b * l, d)
+        y, stats = experts(x.reshape(b * l, d), router_input, mask.reshape(b * l), scene, train)
+        return y.reshape(b, l, d), stats
+
+
+class LanguageModelExpert(nn.Module):
+    """A small causal language model: published weights at larger sizes, trained along at `nano`'s."""
+
+    config: ModelConfig
+    max_length: int
+    dtype: Any = jnp.float32
+
+    def setup(self):
+        config, width = self.config.language_model, self.config.language_model.width
+        self.embed = nn.Embed(self.config.vocab_size, width, dtype=self.dtype)
+        self.position = self.param("position", nn.initializers.normal(0.02), (self.max_length, width))
+        self.attention = [CausalAttentionBlock(width, self._heads, self.dtype) for _ in range(config.layers)]
+        self.feed = [FeedForwardBlock(width, 2 * width, self.dtype) for _ in range(config.layers)]
+        self.norm = nn.LayerNorm(dtype=self.dtype)
+        self.head = nn.Dense(self.config.vocab_size, dtype=self.dtype)
+
+    @property
+    def _heads(self) -> int:
+        return max(1, self.config.language_model.width // 32)
+
+    def __call__(self, ids: Int[Array, "b l"]) -> Float[Array, "b l v"]:
+        x = self.embed(ids) + self.position[None, : ids.shape[1]].astype(self.dtype)
+        for attention, feed in zip(self.attention, self.feed, strict=True):
+            x = feed(attention(x))
+        return self.head(self.norm(x)).astype(jnp.float32)
+
+    def empty_caches(self, batch: int) -> tuple[Cache, ...]:
+        """One cache a block."""
+        width = self.config.language_model.width
+        return tuple(empty_cache(batch, self.max_length, self._heads, width, self.dtype) for _ in self.attention)
+
+    def step(self, ids: Int[Array, "b 1"], caches: tuple, position: Any) -> tuple[Float[Array, "b 1 v"], tuple]:
+        """Logits of one position; `caches` gain that position."""
+        here = jax.lax.dynamic_slice_in_dim(self.position, position, 1)[None].astype(self.dtype)
+        x, written = self.embed(ids) + here, []
+        for attention, feed, cache in zip(self.attention, self.feed, caches, strict=True):
+            x, cache = attention.step(x, cache, position)
+            x = feed(x)
+            written.append(cache)
+        return self.head(self.norm(x)).astype(jnp.float32), tuple(written)

@@ -1,0 +1,131 @@
+"""Frame-level text decoder: one sentence a frame, word after word, from the tokens of that frame."""
+
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from ssu_jax.config.model import ModelConfig
+from ssu_jax.layers.attention import Cache, empty_cache
+from ssu_jax.layers.transformer import CausalAttentionBlock, ContextAttentionBlock, FeedForwardBlock
+from ssu_jax.models.ssuformer.prompted_experts import LanguageModelExpert, Prompts, PromptedExperts
+
+
+class Context(NamedTuple):
+    """What the sentence of a frame is written from."""
+
+    tokens: Any  # [b, n, d]: region, fusion and prompt tokens
+    bias: Any  # float32 [b, n], added to the attention logits
+    prompts: Prompts | None
+
+
+class Words(NamedTuple):
+    """Logits of the next word, and what the losses need beside them."""
+
+    logits: Any  # float32 [b, l, v]
+    lm_logits: Any  # float32 [b, l, v] or None
+    stats: tuple  # router statistics of each block
+
+
+class DecoderState(NamedTuple):
+    """What is carried from word to word."""
+
+    self_caches: tuple
+    context_caches: tuple
+    lm_caches: tuple
+
+
+class TextDecoder(nn.Module):
+    """Causal transformer with cross-attention; its feed-forward parts are experts where MoHE is on.
+
+    With the language-model expert, a learned gate mixes the two next-word distributions:
+    p = (1 - g) p_local + g p_lm. The LM's own weights learn from its own loss alone.
+    """
+
+    config: ModelConfig
+    max_length: int
+    dtype: Any = jnp.float32
+
+    def setup(self):
+        config, d = self.config, self.config.width
+        blocks = range(config.text_layers)
+        self.embed = nn.Embed(config.vocab_size, d, dtype=self.dtype)
+        self.position = self.param("position", nn.initializers.normal(0.02), (self.max_length, d))
+        self.self_attention = [CausalAttentionBlock(d, config.num_heads, self.dtype) for _ in blocks]
+        self.context_attention = [ContextAttentionBlock(d, config.num_heads, self.dtype) for _ in blocks]
+        if config.mohe:
+            self.experts = [PromptedExperts(config, self.dtype) for _ in blocks]
+            self.expert_norms = [nn.LayerNorm(dtype=self.dtype) for _ in blocks]
+        else:
+            self.feed = [FeedForwardBlock(d, int(d * config.mlp_ratio), self.dtype) for _ in blocks]
+        self.norm = nn.LayerNorm(dtype=self.dtype)
+        self.head = nn.Dense(config.vocab_size, dtype=self.dtype)
+        if self.has_lm:
+            self.lm = LanguageModelExpert(config, self.max_length, self.dtype)
+            self.gate = nn.Dense(1, bias_init=nn.initializers.constant(-2.0))
+
+    @property
+    def has_lm(self) -> bool:
+        return self.config.mohe and self.config.language_model.enabled
+
+    def __call__(
+        self, ids: Int[Array, "b l"], context: Context, mask: Bool[Array, "b l"], train: bool
+    ) -> Words:
+        x = self.embed(ids) + self.position[None, : ids.shape[1]].astype(self.dtype)
+        stats = []
+        for layer, attention in enumerate(self.self_attention):
+            x = attention(x)
+            block = self.context_attention[layer]
+            x = block(x, block.keys_values(context.tokens), context.bias[:, None, None])
+            x, stat = self._feed(layer, x, context.prompts, mask, train)
+            stats.append(stat)
+        lm_logits = self.lm(ids) if self.has_lm else None
+        logits = self._mixed(self.norm(x), lm_logits, train)
+        return Words(logits, lm_logits, tuple(stats))
+
+    def start(self, context: Context) -> DecoderState:
+        """Empty caches, and the keys and values of the context, computed once for all words."""
+        b, config = context.tokens.shape[0], self.config
+        empty = tuple(
+            empty_cache(b, self.max_length, config.num_heads, config.width, self.dtype) for _ in self.self_attention
+        )
+        keys_values = tuple(block.keys_values(context.tokens) for block in self.context_attention)
+        return DecoderState(empty, keys_values, self.lm.empty_caches(b) if self.has_lm else ())
+
+    def step(
+        self, ids: Int[Array, "b 1"], context: Context, state: DecoderState, position: Any
+    ) -> tuple[Float[Array, "b 1 v"], DecoderState]:
+        """Log-probabilities of the word after `position`; equal to that row of `__call__`."""
+        here = jax.lax.dynamic_slice_in_dim(self.position, position, 1)[None].astype(self.dtype)
+        x, caches = self.embed(ids) + here, []
+        for layer, attention in enumerate(self.self_attention):
+            x, cache = attention.step(x, state.self_caches[layer], position)
+            caches.append(cache)
+            x = self.context_attention[layer](x, state.context_caches[layer], context.bias[:, None, None])
+            x, _ = self._feed(layer, x, context.prompts, jnp.ones(ids.shape, bool), False)
+        lm_logits, lm_caches = self.lm.step(ids, state.lm_caches, position) if self.has_lm else (None, ())
+        return self._mixed(self.norm(x), lm_logits, False), DecoderState(tuple(caches), state.context_caches, lm_caches)
+
+    def _feed(
+        self, layer: int, x: Float[Array, "b l d"], prompts: Prompts | None, mask: Bool[Array, "b l"], train: bool
+    ) -> tuple[Float[Array, "b l d"], dict]:
+        if not self.config.mohe:
+            return self.feed[layer](x), {}
+        y, stats = self.experts[layer](self.expert_norms[layer](x), prompts, mask, train)
+        return x + y, stats
+
+    def _mixed(self, x: Float[Array, "b l d"], lm_logits: Cache | Any, train: bool) -> Float[Array, "b l v"]:
+        local = self.head(x).astype(jnp.float32)
+        if lm_logits is None:
+            return local
+        gate = jax.nn.sigmoid(self.gate(x).astype(jnp.float32))
+        self.sow("intermediates", "gate", gate)
+        if not train:
+            gate = jnp.where(gate < self.config.language_model.gate_threshold, 0.0, gate)
+        lm = jax.nn.log_softmax(jax.lax.stop_gradient(lm_logits))
+        local = jax.nn.log_softmax(local)
+        # log((1 - g) e^local + g e^lm), with a floor so that a gate of exactly 0 stays finite.
+        tiny = 1e-9
+        return jnp.logaddexp(local + jnp.log1p(-gate + tiny), lm + jnp.log(gate + tiny))
