@@ -8,10 +8,13 @@ Where Grain is not installed, threads of this process execute the same order.
 """
 
 import concurrent.futures
+import contextlib
 import functools
 import importlib.util
 import itertools
+import multiprocessing
 import os
+import queue
 import threading
 import time
 from collections import deque
@@ -28,6 +31,9 @@ from ssu_jax.types import Batch, Clip, SoundObject, UserError
 MAX_STEPS = 1 << 40  # "endless" for Grain, whose datasets have a length
 THREADS = 2  # a batch each; more only help where decoding waits for a slow disk
 AHEAD = 2  # batches that wait ready, in each process
+GRACE_SECONDS = 5  # for what a reader process that has ended left in its queue
+STALL_SECONDS = 300
+PEER_LOST, STALLED, DAMAGED = 75, 76, 78  # exit codes, DESIGN section 9
 
 
 def train_batches(config: Config, tokenizer: Tokenizer, start_step: int = 0) -> Iterator[Batch]:
@@ -37,7 +43,7 @@ def train_batches(config: Config, tokenizer: Tokenizer, start_step: int = 0) -> 
     record (exit code 78). The first error ends the iteration.
     """
     data = config.data
-    source = open_source(data.dir, data.train_split, data)
+    source = open_source(data.dir, data.train_split, data, verify=data.verify_shards)
     make = _TrainingExample(source, data, tokenizer, config.train.seed)
     return _run(make, config.train.batch_size, start_step, MAX_STEPS, data.num_workers)
 
@@ -60,11 +66,14 @@ def eval_batches(
     return _run(make, batch_size, 0, -(-count // batch_size), 0)
 
 
-def open_source(directory: str, split: str, data: DataConfig) -> records.RecordSource:
-    """The records of a split, checked against the config. Raises UserError."""
+def open_source(directory: str, split: str, data: DataConfig, verify: bool = False) -> records.RecordSource:
+    """The records of a split, its classes checked against the config; `verify` compares its files' sha256.
+
+    Raises UserError.
+    """
     if not directory:
         raise UserError("no directory of records: name one with --config.data.dir=DIR (`ssu prepare` makes records)")
-    source = records.RecordSource(directory, split, data.verify_shards)
+    source = records.RecordSource(directory, split, verify)
     if not len(source):
         raise UserError(f"the split {split!r} in {directory} holds no records: make some with `ssu prepare`")
     unknown = sorted(set(source.manifest["classes"]) - set(data.classes))
@@ -199,14 +208,71 @@ def _run_in_grain(make, batch_size: int, start: int, stop: int, num_workers: int
     import grain
     from absl import flags
 
-    if not flags.FLAGS.is_parsed():
-        flags.FLAGS.mark_as_parsed()  # Grain's workers read its flags, also where no absl program runs
     batches = grain.MapDataset.range(stop * batch_size).map(make).batch(batch_size, batch_fn=_stack)[start:]
     dataset = batches.to_iter_dataset(grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=THREADS + AHEAD))
-    if num_workers:
-        options = grain.MultiprocessingOptions(num_workers=num_workers, per_worker_buffer_size=AHEAD)
-        dataset = dataset.mp_prefetch(options, worker_init_fn=functools.partial(_end_with_parent, os.getpid()))
-    return iter(dataset)
+    if not num_workers:
+        return iter(dataset)
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()  # Grain's workers read its flags, also where no absl program runs
+    options = grain.MultiprocessingOptions(num_workers=num_workers, per_worker_buffer_size=AHEAD)
+    return _supervised(
+        iter(dataset.mp_prefetch(options, worker_init_fn=functools.partial(_end_with_parent, os.getpid())))
+    )
+
+
+def _supervised(iterator) -> Iterator[Batch]:
+    """Hands batches on, and ends with an error when a reader process has ended or hangs: Grain would wait for ever."""
+    ready, closed = queue.Queue(maxsize=1), threading.Event()
+    others = set(multiprocessing.active_children())
+
+    def offer(item):
+        while not closed.is_set():
+            try:
+                ready.put(item, timeout=0.5)
+                break
+            except queue.Full:
+                continue
+
+    def feed():
+        try:
+            for batch in iterator:
+                offer(Batch(*(np.array(values) for values in batch)))  # out of the memory shared with the reader
+            offer(None)
+        except BaseException as error:
+            offer(error)
+
+    threading.Thread(target=feed, daemon=True).start()
+    readers = []
+    try:
+        while (batch := _next_batch(ready, readers)) is not None:
+            readers = readers or [child for child in multiprocessing.active_children() if child not in others]
+            yield batch
+    finally:
+        closed.set()
+        iterator.close()
+
+
+def _next_batch(ready: queue.Queue, readers: list) -> Batch | None:
+    started = time.monotonic()
+    while True:
+        with contextlib.suppress(queue.Empty):
+            item = ready.get(timeout=1.0)
+            break
+        waited = time.monotonic() - started
+        if waited > GRACE_SECONDS and not all(reader.is_alive() for reader in readers):
+            item = RuntimeError("a reader process ended")
+            break
+        if waited > STALL_SECONDS:
+            raise UserError(f"the reader processes gave no batch for {STALL_SECONDS} s: start again to resume", STALLED)
+    if isinstance(item, RuntimeError):  # Grain's word for a reader that was killed
+        codes = sorted({reader.exitcode for reader in readers} - {None})
+        remedy = "start again to resume, with fewer config.data.num_workers if it recurs"
+        raise UserError(
+            f"a reader process ended (exit code {codes or 'unknown'}; -9 is often want of memory): {remedy}", PEER_LOST
+        ) from item
+    if isinstance(item, BaseException):
+        raise item
+    return item
 
 
 def _end_with_parent(parent: int, worker: int, num_workers: int) -> None:
@@ -216,7 +282,7 @@ def _end_with_parent(parent: int, worker: int, num_workers: int) -> None:
     def watch():
         while os.getppid() == parent:
             time.sleep(1.0)
-        os._exit(75)
+        os._exit(PEER_LOST)
 
     threading.Thread(target=watch, daemon=True).start()
 

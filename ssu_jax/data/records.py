@@ -22,7 +22,7 @@ import dataclasses
 import io
 import os
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from PIL import Image
@@ -30,9 +30,9 @@ from pycocotools import mask as run_lengths
 
 from ssu_jax.data import example, shards
 from ssu_jax.data.shards import RecordSource
-from ssu_jax.types import Clip, SoundObject
+from ssu_jax.types import Clip, SoundObject, UserError
 
-__all__ = ["RecordSource", "SCHEMA_VERSION", "decode_clip", "decode_labels", "encode_clip", "write_split"]
+__all__ = ["RecordSource", "SCHEMA_VERSION", "decode_clip", "decode_labels", "encode_clip", "verify", "write_split"]
 
 SCHEMA_VERSION = 1
 JPEG_QUALITY = 95
@@ -114,6 +114,47 @@ def write_split(
     records = (clip if isinstance(clip, bytes) else encode_clip(clip) for clip in clips)
     facts = {"schema_version": SCHEMA_VERSION, "classes": list(classes), "source": source}
     return shards.write_shards(directory, split, records, num_shards, facts=facts, overwrite=overwrite)
+
+
+def verify(directory: str | os.PathLike, progress: Callable[[str], None] = lambda line: None) -> list[str]:
+    """One line for each fault of any split, with file and record number; empty when all is well.
+
+    Compares every checksum and count, and decodes every record whole. `progress` is told each split's name.
+    Raises UserError (exit code 2) if there is no such directory or it holds no records.
+    """
+    splits = shards.splits_of(directory)
+    if not splits:
+        raise UserError(f"{directory} holds no records: make some with `ssu prepare`, or name another directory")
+    faults = [f"{path}: its split has no manifest" for path in shards.strays_of(directory)]
+    for split in splits:
+        progress(split)
+        try:
+            manifest = shards.read_manifest(directory, split)
+        except UserError as error:
+            faults.append(str(error))
+            continue
+        faults += shards.faults_of(directory, manifest, _Check(manifest["classes"]))
+    return faults
+
+
+class _Check:
+    """Says what is wrong with a record that its checksums let pass; remembers the ids of its split."""
+
+    def __init__(self, classes: Sequence[str]):
+        self.classes, self.ids = set(classes), set()
+
+    def __call__(self, record: bytes) -> str:
+        try:
+            clip = decode_clip(record)
+        except (ValueError, TypeError, IndexError, OSError) as error:
+            return f"cannot be decoded: {error}"
+        unknown = sorted({item.name for item in clip.objects} - self.classes)
+        if unknown:
+            return f"holds the class {unknown[0]!r}, which the manifest does not name"
+        if clip.id in self.ids:
+            return f"has the id {clip.id!r} of an earlier record"
+        self.ids.add(clip.id)
+        return ""
 
 
 def _features(record: bytes) -> dict:

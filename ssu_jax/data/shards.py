@@ -15,7 +15,7 @@ import pathlib
 import re
 import shutil
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -26,6 +26,7 @@ from ssu_jax.types import UserError
 FORMAT = "ssu_jax records"
 DAMAGED = 78  # exit code: data budget or manifest
 MAX_SHARDS = 99999
+_SHARD = r"-\d{5}-of-\d{5}\.(?:tfrecord|index)"
 
 
 def write_shards(
@@ -176,6 +177,27 @@ def splits_of(directory: str | os.PathLike) -> list[str]:
     return sorted(path.name.removesuffix(".manifest.json") for path in directory.glob("[!.]*.manifest.json"))
 
 
+def faults_of(directory: str | os.PathLike, manifest: dict, fault_in: Callable[[bytes], str]) -> list[str]:
+    """One line for each fault of a split: files, checksums, counts, and what `fault_in` says of a record."""
+    directory, split = pathlib.Path(directory), manifest["split"]
+    shards = manifest["shards"]
+    wanted = {name for shard in shards for name in (shard["name"], index_name(shard["name"]))}
+    present = (path for path in _files_of(directory, split) if path.suffix != ".json")
+    faults = [f"{path}: the manifest does not name it" for path in present if path.name not in wanted]
+    if manifest["num_records"] != sum(shard["num_records"] for shard in shards):
+        faults.append(f"{_manifest_path(directory, split)}: the counts of the shards do not add up")
+    for number, shard in enumerate(shards):
+        faults += _faults_of_shard(directory / shard["name"], shard, fault_in, number, len(shards))
+    return faults
+
+
+def strays_of(directory: str | os.PathLike) -> list[pathlib.Path]:
+    """Shards and indices whose split has no manifest: no one will read them."""
+    known = splits_of(directory)
+    named = ((path, re.fullmatch(rf"(.+){_SHARD}", path.name)) for path in sorted(pathlib.Path(directory).iterdir()))
+    return [path for path, match in named if match and match[1] not in known]
+
+
 def shard_name(split: str, shard: int, num_shards: int) -> str:
     """Name of a shard, as tf.data and Beam name theirs."""
     return f"{split}-{shard:05d}-of-{num_shards:05d}.tfrecord"
@@ -184,6 +206,52 @@ def shard_name(split: str, shard: int, num_shards: int) -> str:
 def index_name(name):
     """Name or path of the index beside a shard."""
     return name.with_suffix(".index") if isinstance(name, pathlib.Path) else name.removesuffix(".tfrecord") + ".index"
+
+
+def _faults_of_shard(
+    path: pathlib.Path, facts: dict, fault_in: Callable[[bytes], str], shard: int, num_shards: int
+) -> list[str]:
+    index, faults = index_name(path), []
+    for file, digest in ((path, facts["sha256"]), (index, facts["index_sha256"])):
+        if not file.is_file():
+            faults.append(f"{file}: missing")
+        elif files.sha256_of(file) != digest:
+            faults.append(f"{file}: its sha256 is not the manifest's")
+    if not path.is_file():
+        return faults
+    try:
+        entries = tfrecord.read_index(index)
+        if len(entries) != facts["num_records"]:
+            faults.append(f"{index}: it lists {len(entries)} records, the manifest {facts['num_records']}")
+        if path.stat().st_size != tfrecord.shard_bytes(entries):
+            faults.append(f"{path}: it has {path.stat().st_size} bytes, its index says {tfrecord.shard_bytes(entries)}")
+    except tfrecord.Damage as damage:
+        if index.is_file():
+            faults.append(f"{index}: {damage}")
+        entries = None
+    for row, record in _records_or_damage(path, entries):
+        reason = f"at byte {record.byte}: {record.reason}" if isinstance(record, tfrecord.Damage) else fault_in(record)
+        if reason:
+            faults.append(f"{path}: record {shard + row * num_shards} (row {row}) {reason}")
+    return faults
+
+
+def _records_or_damage(path: pathlib.Path, entries: np.ndarray | None) -> Iterator[tuple[int, bytes | tfrecord.Damage]]:
+    """(row, record or what is wrong with it); without an index the framing leads, up to the first fault."""
+    if entries is None:
+        row = 0
+        try:
+            for row, record in enumerate(tfrecord.scan(path)):
+                yield row, record
+        except tfrecord.Damage as damage:
+            yield damage.row, damage
+        return
+    with open(path, "rb") as file:
+        for row in range(len(entries)):
+            try:
+                yield row, tfrecord.read_record(file.fileno(), entries, row)
+            except tfrecord.Damage as damage:
+                yield row, damage
 
 
 def _write_files(folder: pathlib.Path, split: str, records: Iterable[bytes], num_shards: int) -> list[dict]:
@@ -226,7 +294,7 @@ def _files_of(directory: pathlib.Path, split: str) -> list[pathlib.Path]:
     """Every file of a split that lies under a final name, the manifest first."""
     if not directory.is_dir():
         return []
-    pattern = re.compile(re.escape(split) + r"(\.manifest\.json|-\d{5}-of-\d{5}\.(tfrecord|index))")
+    pattern = re.compile(rf"{re.escape(split)}(\.manifest\.json|{_SHARD})")
     return sorted(
         (path for path in directory.iterdir() if pattern.fullmatch(path.name)), key=lambda p: (p.suffix != ".json", p)
     )

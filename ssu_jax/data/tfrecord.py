@@ -16,6 +16,7 @@ It covers the shard without a gap: the first frame begins at 0, each next one wh
 import os
 import pathlib
 import struct
+from collections.abc import Iterator
 from typing import BinaryIO
 
 import numpy as np
@@ -87,6 +88,25 @@ def read_index(path: str | os.PathLike) -> np.ndarray:
     if count and (entries["offset"][0] != 0 or (entries["offset"][1:] != ends[:-1]).any()):
         raise Damage("the index has a gap")
     return entries
+
+
+def scan(path: str | os.PathLike) -> Iterator[bytes]:
+    """The records of a shard from front to back, without an index. Raises Damage where the chain breaks."""
+    with open(path, "rb") as file:
+        row, offset = 0, 0
+        while header := file.read(12):
+            if len(header) < 12:
+                raise Damage("the file ends inside the record", row, offset)
+            length, check = struct.unpack("<QI", header)
+            if masked(crc32c_of(header[:8])) != check:
+                raise Damage("the checksum of the length is wrong", row, offset)
+            if offset + FRAME_BYTES + length > os.fstat(file.fileno()).st_size:
+                raise Damage("the file ends inside the record", row, offset)
+            record = file.read(length)
+            if file.read(4) != struct.pack("<I", masked(crc32c_of(record))):
+                raise Damage("the checksum of the data is wrong", row, offset)
+            yield record
+            row, offset = row + 1, offset + FRAME_BYTES + length
 
 
 def shard_bytes(entries: np.ndarray) -> int:

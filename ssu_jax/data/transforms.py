@@ -12,11 +12,11 @@ from jaxtyping import Bool, UInt8
 from PIL import Image
 
 from ssu_jax.config.data import AugmentConfig
+from ssu_jax.data.captions import mended_captions
 from ssu_jax.types import Clip
 
 CROP_TRIES = 4
-KEPT_SHARE = 0.8  # of a sounding object's pixels: with fewer, what the sentence says might not be seen
-ZONES = 3  # left, middle, right: the words that sentences use for places
+KEPT_SHARE = 0.8  # of an object's pixels: with fewer, what the sentence says might not be seen
 _MIRRORED = {"left": "right", "right": "left", "Left": "Right", "Right": "Left"}
 
 
@@ -52,23 +52,34 @@ def mirror(clip: Clip) -> Clip:
 def crop(clip: Clip, share: float, top: float, left: float) -> Clip | None:
     """The window of `share` of both sides that begins at (top, left), as shares, enlarged to the clip's size.
 
-    None if a sentence would no longer be true: a sounding object would lose more than a fifth of its
-    pixels or change its place word. Silent objects may leave; then their masks are empty.
+    An object that is wholly outside leaves the picture: it has no mask, is off screen, and no sentence names it.
+    None where the outcome would be unclear: a sounding object partly cut off, a sentence that cannot be mended.
     """
     rows, columns = clip.frames.shape[1:3]
     box = (left * columns, top * rows, (left + share) * columns, (top + share) * rows)
-    y = _nearest(box[1], box[3], rows)
-    x = _nearest(box[0], box[2], columns)
+    y, x = _nearest(box[1], box[3], rows), _nearest(box[0], box[2], columns)
     objects = []
     for item in clip.objects:
-        if item.masks is None:
-            objects.append(item)
-            continue
-        masks = item.masks[:, y][:, :, x]
-        if item.on_screen and not _still_true(item.masks[item.sounding], masks[item.sounding], share):
-            return None
-        objects.append(dataclasses.replace(item, masks=masks))
-    return dataclasses.replace(clip, frames=resize_frames(clip.frames, rows, columns, box), objects=tuple(objects))
+        if item.masks is not None:
+            masks = item.masks[:, y][:, :, x]
+            if not masks.any():
+                item = dataclasses.replace(item, on_screen=False, masks=None)
+            elif _is_cut(item.masks[item.sounding], masks[item.sounding], share):
+                return None
+            else:
+                item = dataclasses.replace(item, masks=masks)
+        objects.append(item)
+    captions = mended_captions(clip, tuple(objects))
+    if captions is None:
+        return None
+    gone = any(item.name == clip.category and not item.on_screen for item in objects)
+    return dataclasses.replace(
+        clip,
+        frames=resize_frames(clip.frames, rows, columns, box),
+        objects=tuple(objects),
+        captions=captions,
+        category="" if gone else clip.category,
+    )
 
 
 def adjust_light(clip: Clip, brightness: float, contrast: float) -> Clip:
@@ -110,14 +121,6 @@ def _nearest(low: float, high: float, size: int, wanted: int | None = None) -> n
     return np.clip(np.floor(low + (np.arange(wanted) + 0.5) * (high - low) / wanted), 0, size - 1).astype(int)
 
 
-def _still_true(before: np.ndarray, after: np.ndarray, share: float) -> bool:
-    seen = before.any((1, 2))
-    kept = after.sum((1, 2)) * share**2 >= KEPT_SHARE * before.sum((1, 2))
-    return bool((kept | ~seen).all()) and bool((_zones(before[seen]) == _zones(after[seen])).all())
-
-
-def _zones(masks: np.ndarray) -> np.ndarray:
-    """0 left, 1 middle, 2 right, by the mean column of each frame's mask."""
-    columns = masks.sum(1)
-    centres = columns @ (np.arange(masks.shape[2]) + 0.5) / np.maximum(columns.sum(1), 1) / masks.shape[2]
-    return np.floor(centres * ZONES)
+def _is_cut(before: np.ndarray, after: np.ndarray, share: float) -> bool:
+    """Whether more than a fifth of the object's pixels is lost in some frame."""
+    return bool((after.sum((1, 2)) * share**2 < KEPT_SHARE * before.sum((1, 2))).any())
