@@ -4,7 +4,6 @@ import itertools
 import pathlib
 from collections.abc import Iterable
 from fractions import Fraction
-from typing import Self
 
 import av
 import numpy as np
@@ -38,7 +37,7 @@ class VideoWriter:
         self._samples = 0
         self._last_tick = -1
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "VideoWriter":
         """Opens the temporary file and its streams."""
         self._name = files.atomic_path(self.path)
         temporary = self._name.__enter__()
