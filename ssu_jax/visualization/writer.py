@@ -8,6 +8,7 @@ from fractions import Fraction
 import av
 import numpy as np
 from av.codec.context import Flags
+from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 from jaxtyping import Int16, UInt8
 
 from ssu_jax import files
@@ -57,6 +58,11 @@ class VideoWriter:
         self._video.height, self._video.width, self._video.pix_fmt = height, width, "yuv420p"
         self._video.time_base = self._video.codec_context.time_base = _PICTURE_CLOCK
         self._video.codec_context.flags |= Flags.frame_duration  # else the last picture lasts 1 / rate
+        # Said in the file as well: players else guess the colours by the picture's size.
+        self._video.codec_context.colorspace = Colorspace.ITU709
+        self._video.codec_context.color_primaries = ColorPrimaries.BT709
+        self._video.codec_context.color_trc = ColorTrc.BT709
+        self._video.codec_context.color_range = ColorRange.MPEG
         self._video.options = {"preset": "veryfast", "crf": "20"}
         rate, layout = self._sound
         self._audio = self._container.add_stream("aac", rate=rate, layout=layout) if rate else None
@@ -65,7 +71,7 @@ class VideoWriter:
         """Shows the RGB picture from `seconds` on. Times must grow; the last duration is that of the video's end."""
         tick = max(round(seconds / _PICTURE_CLOCK), self._last_tick + 1)
         self._last_tick = tick
-        frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format="yuv420p")
+        frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format="yuv420p", dst_colorspace="ITU709")
         frame.pts, frame.time_base = tick, _PICTURE_CLOCK
         frame.duration = max(1, round(duration_seconds / _PICTURE_CLOCK))
         self._container.mux(self._video.encode(frame))
