@@ -2,18 +2,29 @@
 
 import os
 import pathlib
+import shutil
 import sys
+import tempfile
 
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
+# One compile cache for the session, shared by its processes and gone after it: what one test has compiled, the
+# commands that other tests start need not compile again. Processes of xdist inherit the folder.
+OWN_CACHE = None
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    OWN_CACHE = os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="ssu-tests-")
+
 # By environment, so that the commands that tests start inherit them.
-STRICT = {"JAX_PLATFORMS": "cpu", "JAX_NUMPY_RANK_PROMOTION": "raise"}
-for name, value in STRICT.items():
+for name, value in {"JAX_PLATFORMS": "cpu", "JAX_NUMPY_RANK_PROMOTION": "raise"}.items():
     os.environ.setdefault(name, value)
-if "jax" in sys.modules:  # a plugin was quicker: the environment has been read already
-    sys.modules["jax"].config.update("jax_numpy_rank_promotion", os.environ["JAX_NUMPY_RANK_PROMOTION"])
+assert "jax" not in sys.modules, "JAX was imported before its settings were made"
+
+
+def pytest_unconfigure():
+    if OWN_CACHE:
+        shutil.rmtree(OWN_CACHE, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """`--config FILE.py --config.section.field=value`, by ml_collections, with errors a user can act on."""
 
 import difflib
+import sys
 import traceback
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -30,6 +31,7 @@ def parse_config(arguments: Sequence[str]) -> ParsedConfig:
     values = flags.FlagValues()
     values.set_gnu_getopt(True)  # else parsing would end at the first word without a dash
     config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=list(arguments))
+    sys.modules.pop("config_config", None)  # config_flags' name for the file: else an older one shines through
     try:
         other = values(["ssu", *arguments], known_only=True)[1:]
         config = values["config"].value
