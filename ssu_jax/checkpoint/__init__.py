@@ -6,6 +6,8 @@
 * loading.py: any of these -> configuration, tokenizer, weights
 """
 
+from ssu_jax.checkpoint.folder import Model, write_folder
+from ssu_jax.checkpoint.loading import load_model, locate, made_by, read_model
 from ssu_jax.checkpoint.store import CheckpointStore, read_state
 
-__all__ = ["CheckpointStore", "read_state"]
+__all__ = ["CheckpointStore", "Model", "load_model", "locate", "made_by", "read_model", "read_state", "write_folder"]

@@ -29,6 +29,7 @@ from ssu_jax.checkpoint import seal
 from ssu_jax.types import TrainState, UserError
 
 FOLDER = "checkpoints"
+RUN = "versions.json"  # the companion that tells seed, digest of the records and versions
 NO_USABLE_CHECKPOINT = 79
 _STATE = "state"
 _UNSEALED, _REFUSED = ".unsealed", ".refused"
@@ -75,7 +76,7 @@ class CheckpointStore:
             refused.append((folder, problem))
             self._report(f"checkpoint {folder.name} refused: {problem}")
         if refused and not found:
-            raise no_usable_step(self.folder, refused[0][1])
+            raise no_usable_step(self.folder, f"{refused[0][0].name} {refused[0][1]}")
         with files.writing(self.folder):
             for folder, _ in refused:
                 _remove(folder.with_name(folder.name + _REFUSED))
@@ -218,9 +219,9 @@ def read_arrays(folder: pathlib.Path) -> dict[str, Any]:
 
 
 def no_usable_step(folder: pathlib.Path, problem: str) -> UserError:
-    """The error for a folder whose steps are all unusable; `problem` is the newest one's."""
+    """The error for a folder whose steps are all unusable; `problem` is that of one of them."""
     return UserError(
-        f"no usable checkpoint in {folder}: the newest {problem}: restore the folder from a copy, "
+        f"no usable checkpoint in {folder}: {problem}: restore the folder from a copy, "
         "or train anew in another --workdir",
         NO_USABLE_CHECKPOINT,
     )

@@ -74,7 +74,7 @@ def _start(config: Config, place: workdir.Workdir, interruption, stack) -> tuple
     if newest is not None:
         workdir.check_same_run(newest, config, source.digest)
     tokenizer = _tokenizer_of(newest, source, config)
-    companions = workdir.companions(config, tokenizer.to_json(), source.digest)
+    companions = workdir.companions(config, tokenizer.to_json(), source.manifest)
     place.write_start(companions)
     model, optimizer = models.build(config), make_optimizer(config.train)
     create = jax.jit(functools.partial(create_state, model, config, optimizer),
@@ -83,7 +83,7 @@ def _start(config: Config, place: workdir.Workdir, interruption, stack) -> tuple
     log = stack.enter_context(MetricsLog(place.path, int(state.step), config.train.num_steps))
     log.line(f"{config.name}: {num_parameters(state.params) / 1e6:.2f} M parameters, {len(source)} training clips, "
              f"{jax.device_count()} x {jax.devices()[0].platform}, from step {int(state.step)}")  # fmt: skip
-    describe = decoding.make_describe(model, config)
+    describe = decoding.make_describe(model)
     run = _Run(
         config=config,
         folder=place.path,
@@ -120,6 +120,9 @@ def _run_to_end(run: _Run, state: TrainState) -> TrainState:
                 run.store.save(step, state, run.companions)
                 if run.evaluator.is_due(step) and not run.interruption.requested:
                     _evaluate(run, state, step)
+            if run.evaluator.draws_at(step) and not run.interruption.requested:
+                run.evaluator.draw(state, step)
+                run.log.start_clock(step)
         _settle(run, unread)
     finally:
         batches.close()

@@ -57,9 +57,14 @@ class Workdir:
             files.atomic_write(self.path / name, text)
 
 
-def companions(config: Config, tokenizer_json: str, data_digest: str) -> dict[str, str]:
+def companions(config: Config, tokenizer_json: str, manifest: dict[str, Any]) -> dict[str, str]:
     """The texts that lie in the working directory and in every checkpoint, by file name."""
-    run = {"seed": config.train.seed, "data_digest": data_digest, "versions": versions()}
+    run = {
+        "seed": config.train.seed,
+        "data_digest": manifest["digest"],
+        "data_source": manifest["source"],
+        "versions": versions(),
+    }
     return {CONFIG: as_json(config.to_dict()), TOKENIZER: tokenizer_json, RUN: as_json(run)}
 
 

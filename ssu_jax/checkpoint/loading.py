@@ -1,0 +1,143 @@
+"""From whatever a user calls a checkpoint to a configuration, a tokenizer and weights, all verified.
+
+* nothing: the model that ships with the package
+* a working directory of `ssu train`: the best sealed step, or the newest sound one
+* a sealed step of it: WORKDIR/checkpoints/00000500
+* an exported folder: model.safetensors, config.json, tokenizer.json, manifest.json
+
+The weights are the averaged ones (EMA). Reading never changes a file.
+"""
+
+import json
+import pathlib
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import flax.traverse_util
+
+from ssu_jax.checkpoint import folder as folders
+from ssu_jax.checkpoint import seal, store
+from ssu_jax.checkpoint.folder import CONFIG, TOKENIZER, Model
+from ssu_jax.config import Config
+from ssu_jax.tokenizer import Tokenizer
+from ssu_jax.types import UserError
+
+SHIPPED = pathlib.Path(__file__).parent.parent / "pretrained" / "nano"
+Shapes = dict[str, tuple[int, ...]]
+
+
+def load_model(
+    checkpoint: str | pathlib.Path | None = None,
+    *,
+    shapes_of: Callable[[Config], Any] | None = None,
+    report: Callable[[str], None] | None = None,
+) -> Model:
+    """(config, tokenizer, params) of a checkpoint; None is the shipped model.
+
+    shapes_of: gives the tree of arrays or shapes that a configuration's model has; weights of another size
+    are then refused, the first differing shapes named. report: takes a line about a step that was refused.
+    Raises UserError: missing, damaged, of another schema or size (exit 2), no usable step (exit 79).
+    """
+    return read_model(locate(checkpoint, report), shapes_of)
+
+
+def locate(checkpoint: str | pathlib.Path | None, report: Callable[[str], None] | None = None) -> pathlib.Path:
+    """The folder that a checkpoint means: an exported one, or a sealed step whose every byte was verified."""
+    place = SHIPPED if checkpoint is None else pathlib.Path(checkpoint).absolute()
+    if folders.is_folder(place):
+        return place
+    if (place / store.FOLDER).is_dir():
+        return _choose_step(place / store.FOLDER, report or _complain)
+    if not (place / seal.SEAL).exists() and not (place.is_dir() and place.name.isdecimal()):
+        raise UserError(
+            f"checkpoint {place} {'holds no model' if place.is_dir() else 'does not exist'}: name a working "
+            "directory of `ssu train`, a sealed step in its checkpoints/, or a folder made by `ssu export`"
+        )
+    if problem := seal.problem_of(place):
+        raise UserError(f"checkpoint {place} {problem}: take another step", store.NO_USABLE_CHECKPOINT)
+    return place
+
+
+def read_model(place: pathlib.Path, shapes_of: Callable[[Config], Any] | None = None) -> Model:
+    """The model in a folder that `locate` gave."""
+    if folders.is_folder(place):
+        return _read_folder(place, shapes_of)
+    config = read_config(_config_of_step(place))
+    params = store.read_arrays(place)["ema_params"]
+    if shapes_of is not None:
+        check_shapes(_flat_shapes(params), shapes_of(config), place)
+    return Model(config, Tokenizer.load(place / TOKENIZER), params)
+
+
+def made_by(place: pathlib.Path) -> dict[str, Any]:
+    """How the model in a folder that `locate` gave was made: step, seed, digest of the records, versions."""
+    if folders.is_folder(place):
+        return folders.read_manifest(place)["made_by"]
+    return json.loads((place / store.RUN).read_text()) | {"step": int(place.name)}
+
+
+def check_shapes(found: Shapes, wanted: Any, place: pathlib.Path) -> None:
+    """Raises UserError naming the first weights whose shape is not the one that the configuration asks for."""
+    wanted = _flat_shapes(wanted)
+    differing = [name for name in sorted(found.keys() | wanted.keys()) if found.get(name) != wanted.get(name)]
+    if differing:
+        first = ", ".join(
+            f"{name} is {found.get(name, 'missing')}, wanted {wanted.get(name, 'none')}" for name in differing[:3]
+        )
+        raise UserError(
+            f"checkpoint {place} is of another model size than its {CONFIG}: {first} ({len(differing)} differ): "
+            "give the checkpoint its own configuration back"
+        )
+
+
+def read_config(path: pathlib.Path) -> Config:
+    """A stored configuration. Raises UserError if it is missing, damaged or of another schema."""
+    try:
+        return Config.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    except (ValueError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} is damaged: restore it from a copy") from error
+
+
+def _read_folder(place: pathlib.Path, shapes_of: Callable | None) -> Model:
+    # Schema and sizes before the digests: whoever edits config.json shall hear what is wrong with it.
+    config = read_config(place / CONFIG)
+    if shapes_of is not None:
+        check_shapes(folders.read_shapes(place), shapes_of(config), place)
+    folders.check_files(place)
+    return Model(config, Tokenizer.load(place / TOKENIZER), folders.read_params(place))
+
+
+def _choose_step(folder: pathlib.Path, report: Callable[[str], None]) -> pathlib.Path:
+    steps = store.step_folders(folder)
+    if not steps:
+        raise UserError(f"checkpoint {folder.parent} holds no saved step yet: let `ssu train` run on")
+    best = store.best_step(folder)
+    problem = ""
+    for step in dict.fromkeys([*([best] if best else []), *reversed(steps)]):
+        last_problem, problem = problem, seal.problem_of(step)
+        if not problem:
+            if last_problem:
+                report(f"checkpoint {step.name} is used instead")
+            return step
+        report(f"checkpoint {step.name} refused: {problem}")
+    raise store.no_usable_step(folder, f"{step.name} {problem}")
+
+
+def _config_of_step(step: pathlib.Path) -> pathlib.Path:
+    """The working directory's own copy, where there is one: an edited one is found out, not passed over."""
+    own = step.parent.parent / CONFIG
+    return own if step.parent.name == store.FOLDER and own.exists() else step / CONFIG
+
+
+def _flat_shapes(tree: Any) -> Shapes:
+    flat = flax.traverse_util.flatten_dict(tree, sep="/")
+    return {name: tuple(getattr(leaf, "shape", leaf)) for name, leaf in flat.items()}
+
+
+def _complain(line: str) -> None:
+    print(line, file=sys.stderr)
