@@ -1,6 +1,7 @@
 """Textured, muted backgrounds with decoration that never sounds (our design)."""
 
 import numpy as np
+from jaxtyping import Float
 
 from ssu_jax.data.synthetic.drawing import Plane, box, coverage, ellipse
 
@@ -8,8 +9,8 @@ KINDS = ("gradient", "noise", "stripes", "checks")
 SHIFT_KINDS = ("rings", "dots", "waves")  # held out from training
 
 
-def paint_background(rng: np.random.Generator, shifted: bool, size: int) -> np.ndarray:
-    """float64 [y, x, 3], 0 to 255: mid grey tones of little saturation, so that every colour stands out."""
+def paint_background(rng: np.random.Generator, shifted: bool, size: int) -> Float[np.ndarray, "y x 3"]:
+    """0 to 255: mid grey tones of little saturation, so that every colour stands out."""
     kinds = SHIFT_KINDS if shifted else KINDS
     rows, columns = np.meshgrid(np.arange(size) + 0.5, np.arange(size) + 0.5, indexing="ij")
     texture = _texture(str(rng.choice(kinds)), rng, rows, columns)

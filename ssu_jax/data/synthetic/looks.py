@@ -5,8 +5,10 @@ main, "ink" the details, "glint" small light spots.
 """
 
 import functools
+from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Bool, Float, Int
 
 from ssu_jax.data.synthetic.drawing import Plane, box, circle, coverage, ellipse, line, polygon, ring, union
 
@@ -43,7 +45,7 @@ def tones(colour: str) -> dict[str, np.ndarray]:
 def box_area(name: str) -> float:
     """Area of the silhouette in squares of half its box."""
     grid = (np.arange(240) + 0.5) / 100 - 1.2
-    at = Plane(*np.meshgrid(grid, grid)[::1])
+    at = Plane(*np.meshgrid(grid, grid))
     return float((union(*(shape for shape, _ in LOOKS[name](at))) <= 0).sum()) / 100**2
 
 
@@ -224,12 +226,21 @@ LOOKS = {look.__name__: look for look in (banjo, bell, bird, clock, cricket, dog
                                           radio, siren, whistle)}  # fmt: skip
 
 
-def paint(thing) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Draw a placed thing in a patch of its own for every frame.
+class Patch(NamedTuple):
+    """A thing drawn for itself, a small picture for each frame.
 
-    Returns rgb float64 [t, y, x, 3], coverage float64 [t, y, x], main-coloured bool [t, y, x], and the patches'
-    upper left corners int [t, 2] (row, column) in the frame.
+    rgb: 0 to 255.  cover: share of each pixel that the thing covers.  main: pixels of its own colour.
+    corner: row and column of the patch's upper left pixel in the frame; part of it may lie outside.
     """
+
+    rgb: Float[np.ndarray, "t y x 3"]
+    cover: Float[np.ndarray, "t y x"]
+    main: Bool[np.ndarray, "t y x"]
+    corner: Int[np.ndarray, "t 2"]
+
+
+def paint(thing) -> Patch:
+    """Draws a `plan.Thing` that has its place."""
     margin = int(np.ceil(thing.half * REACH * 1.25)) + 2
     corner = np.stack([np.floor(thing.y), np.floor(thing.x)], 1).astype(int) - margin
     steps = np.arange(2 * margin + 1) + 0.5
@@ -246,4 +257,5 @@ def paint(thing) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         share = coverage(shape, thing.half)
         rgb += share[..., None] * (palette[tone] - rgb)
         main = np.where(share >= 0.5, tone == "main", main)
-    return rgb * light, coverage(union(*(shape for shape, _ in layers)), thing.half), main, corner
+    cover = coverage(union(*(shape for shape, _ in layers)), thing.half)
+    return Patch(rgb * light, cover, main, corner)

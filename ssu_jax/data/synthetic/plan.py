@@ -8,6 +8,7 @@ import dataclasses
 import zlib
 
 import numpy as np
+from jaxtyping import Float
 
 from ssu_jax.config.labels import SYNTHETIC_CLASSES
 from ssu_jax.data.synthetic import looks
@@ -36,8 +37,6 @@ TWO_INTERVALS = 0.35  # share of sources that stop and start again
 # Starts and stops lie off the second grid, and far from the half second that decides "sounds in this second".
 OFF_GRID = (0.08, 0.30)
 GAIN_DB = 4.0  # sources lie within +-4 dB: at most 8 dB apart
-AMBIENCE_DB = (5.0, 25.0)  # below every source of the clip
-DIGITAL_SILENCE = 0.15  # share of the silent clips that hold zeros
 
 AREA = (250.0, 600.0)  # pixels of an object at 96 x 96
 CROWDED_AREA = (230.0, 380.0)  # with four or five objects in view
@@ -76,6 +75,10 @@ class Streams:
     """Named streams of random numbers of one clip."""
 
     def __init__(self, seed: int, split: str, index: int):
+        if split not in SPLITS or seed < 0 or index < 0:
+            raise ValueError(
+                f"wanted a split of {', '.join(SPLITS)}, a seed and an index from 0 on, got {split!r}, {seed}, {index}"
+            )
         self.shifted = split == "test-shift"
         self._key = [seed, SPLITS.index(split), index]
 
@@ -85,8 +88,8 @@ class Streams:
         return np.random.Generator(np.random.PCG64(np.random.SeedSequence([*self._key, number])))
 
 
-def sounding_share(intervals: tuple[tuple[float, float], ...]) -> np.ndarray:
-    """float64 [t]: share of each second that lies inside the intervals."""
+def sounding_share(intervals: tuple[tuple[float, float], ...]) -> Float[np.ndarray, "t"]:
+    """Share of each second that lies inside the intervals."""
     seconds = np.arange(NUM_FRAMES, dtype=np.float64)
     share = np.zeros(NUM_FRAMES)
     for start, stop in intervals:
@@ -147,7 +150,7 @@ def place(things: list[Thing], streams: Streams, attempt: int) -> list[Thing]:
         ]
         if all(thing is not None for thing in placed) and _apart(placed):
             return placed + [thing for thing in things if not thing.on_screen]
-    return place(things, streams, attempt + 1000)
+    return place(things, streams, attempt + 1000)  # another stream, and the smallest objects
 
 
 def _timbre(rng: np.random.Generator, shifted: bool) -> np.ndarray:

@@ -3,16 +3,18 @@
 All sound is float64 at 16 kHz until the clip is rounded once.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
+from jaxtyping import Float
 
 SAMPLE_RATE = 16000
 FADE_SECONDS = 0.02  # at the start and stop of an interval: no click gives them away
 AMBIENCES = ("pink", "brown", "wind", "hum", "room")
 
 
-def seconds(num_samples: int) -> np.ndarray:
+def seconds(num_samples: int) -> Float[np.ndarray, "samples"]:
+    """The time of every sample."""
     return np.arange(num_samples) / SAMPLE_RATE
 
 
@@ -21,12 +23,14 @@ def between(unit: float, low: float, high: float) -> float:
     return float(low * (high / low) ** unit)
 
 
-def band_noise(rng: np.random.Generator, num_samples: int, low_hz: float, high_hz: float) -> np.ndarray:
+def band_noise(
+    rng: np.random.Generator, num_samples: int, low_hz: float, high_hz: float
+) -> Float[np.ndarray, "samples"]:
     """Gaussian noise between two frequencies, soft at both ends."""
     return shaped_noise(rng, num_samples, lambda hz: 1 / (1 + (hz / high_hz) ** 8) / (1 + (low_hz / hz) ** 8))
 
 
-def shaped_noise(rng: np.random.Generator, num_samples: int, gain) -> np.ndarray:
+def shaped_noise(rng: np.random.Generator, num_samples: int, gain: Callable) -> Float[np.ndarray, "samples"]:
     """Gaussian noise whose magnitude follows gain(hz)."""
     padded = -(-num_samples // 4000) * 4000  # a length that the Fourier transform likes
     spectrum = np.fft.rfft(rng.standard_normal(padded))
@@ -49,7 +53,7 @@ def strokes(rng: np.random.Generator, num_samples: int, rate_hz: float, waves: S
     return result
 
 
-def hann_edges(wave: np.ndarray, fade_seconds: float) -> np.ndarray:
+def hann_edges(wave: Float[np.ndarray, "samples"], fade_seconds: float) -> Float[np.ndarray, "samples"]:
     """The wave with a raised-cosine start and end."""
     fade = min(int(fade_seconds * SAMPLE_RATE), len(wave) // 2)
     ramp = 0.5 - 0.5 * np.cos(np.pi * (np.arange(fade) + 0.5) / max(fade, 1))
@@ -59,12 +63,12 @@ def hann_edges(wave: np.ndarray, fade_seconds: float) -> np.ndarray:
     return result
 
 
-def at_level(wave: np.ndarray, decibels: float) -> np.ndarray:
+def at_level(wave: Float[np.ndarray, "samples"], decibels: float) -> Float[np.ndarray, "samples"]:
     """The wave at this root mean square, decibels of full scale."""
     return wave * (10 ** (decibels / 20) / max(np.sqrt(np.mean(wave**2)), 1e-12))
 
 
-def ambience(rng: np.random.Generator, num_samples: int) -> np.ndarray:
+def ambience(rng: np.random.Generator, num_samples: int) -> Float[np.ndarray, "samples"]:
     """One of five steady backgrounds, of any level."""
     kind = str(rng.choice(AMBIENCES))
     if kind == "pink":

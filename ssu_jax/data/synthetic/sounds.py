@@ -5,13 +5,16 @@ a stream of random numbers, and returns float64 [samples] of any level. Every ha
 """
 
 import numpy as np
+from jaxtyping import Float
 
 from ssu_jax.data.synthetic.signals import SAMPLE_RATE, at_level, band_noise, between, hann_edges, seconds, strokes
 
 Rng = np.random.Generator
+Timbre = Float[np.ndarray, "4"]
+Sound = Float[np.ndarray, "samples"]
 
 
-def banjo(num: int, timbre: np.ndarray, rng: Rng) -> np.ndarray:
+def banjo(num: int, timbre: Timbre, rng: Rng) -> Sound:
     """Plucked strings: quick broken chords, a sharp start, many harmonics that die away upward."""
     base = between(timbre[0], 196, 330)
     time = seconds(int(0.34 * SAMPLE_RATE))
@@ -25,7 +28,7 @@ def banjo(num: int, timbre: np.ndarray, rng: Rng) -> np.ndarray:
     return strokes(rng, num, between(timbre[1], 5.0, 8.0), notes)
 
 
-def bell(num: int, timbre: np.ndarray, rng: Rng) -> np.ndarray:
+def bell(num: int, timbre: Timbre, rng: Rng) -> Sound:
     """Struck metal: partials in no simple ratio that ring on into one another."""
     base = between(timbre[0], 700, 1150)
     time = seconds(SAMPLE_RATE)
@@ -39,7 +42,7 @@ def bell(num: int, timbre: np.ndarray, rng: Rng) -> np.ndarray:
     return strokes(rng, num, between(timbre[1], 2.6, 4.0), [hann_edges(wave, 0.003)], jitter=0.03)
 
 
-def bird(num: int, timbre: np.ndarray, rng: Rng) -> np.ndarray:
+def bird(num: int, timbre: Timbre, rng: Rng) -> Sound:
     """Chirps: short whistles that rise, fall or arch between 2.4 and 5.5 kHz."""
     centre = between(timbre[0], 3000, 4000)
     waves = []
@@ -52,7 +55,7 @@ def bird(num: int, timbre: np.ndarray, rng: Rng) -> np.ndarray:
     return strokes(rng, num, between(timbre[1], 6.0, 8.5), waves)
 
 
-def clock(num: int, timbre: np.ndarray, rng: Rng) -> np.ndarray:
+def clock(num: int, timbre: Timbre, rng: Rng) -> Sound:
     """Ticks: very short knocks of several high resonances, evenly spaced, tick and tock."""
     time = seconds(int(0.09 * SAMPLE_RATE))
     waves = []
@@ -66,7 +69,7 @@ def clock(num: int, timbre: np.ndarray, rng: Rng) -> np.ndarray:
     return strokes(rng, num, between(timbre[1], 5.0, 8.0), waves, jitter=0.0)
 
 
-def cricket(num: int, timbre: np.ndarray, rng: Rng) -> np.ndarray:
+def cricket(num: int, timbre: Timbre, rng: Rng) -> Sound:
     """Trills: one high tone in fast pulses, in groups with short rests."""
     carrier = between(timbre[0], 5000, 6200)
     pulse = int(SAMPLE_RATE / between(timbre[3], 26, 42))
@@ -78,7 +81,7 @@ def cricket(num: int, timbre: np.ndarray, rng: Rng) -> np.ndarray:
     return strokes(rng, num, SAMPLE_RATE / (len(group) + rest * SAMPLE_RATE), [group], jitter=0.03)
 
 
-def dog(num: int, timbre: np.ndarray, rng: Rng) -> np.ndarray:
+def dog(num: int, timbre: Timbre, rng: Rng) -> Sound:
     """Barks: short rough bursts whose pitch jumps up and drops, loudest around two formants."""
     base = between(timbre[0], 330, 520)
     waves = []
@@ -98,7 +101,7 @@ def dog(num: int, timbre: np.ndarray, rng: Rng) -> np.ndarray:
     return strokes(rng, num, between(timbre[1], 3.4, 4.6), waves, jitter=0.08)
 
 
-def drum(num: int, timbre: np.ndarray, rng: Rng) -> np.ndarray:
+def drum(num: int, timbre: Timbre, rng: Rng) -> Sound:
     """Beats: a low tone that drops in pitch with a dull burst of noise, in a steady rhythm."""
     base = between(timbre[0], 150, 230)
     time = seconds(int(0.2 * SAMPLE_RATE))
@@ -109,7 +112,7 @@ def drum(num: int, timbre: np.ndarray, rng: Rng) -> np.ndarray:
     return strokes(rng, num, between(timbre[1], 5.0, 7.5), [hit, 0.7 * hit, 0.85 * hit, 0.7 * hit], jitter=0.02)
 
 
-def flute(num: int, timbre: np.ndarray, rng: Rng) -> np.ndarray:
+def flute(num: int, timbre: Timbre, rng: Rng) -> Sound:
     """A melody of long, almost pure notes that tremble slowly, with a little breath."""
     base = between(timbre[0], 480, 720)
     note = int(SAMPLE_RATE / between(timbre[1], 2.0, 3.4))
@@ -123,7 +126,7 @@ def flute(num: int, timbre: np.ndarray, rng: Rng) -> np.ndarray:
     return (1 + 0.4 * tremble) * tone + at_level(breath, -30)
 
 
-def frog(num: int, timbre: np.ndarray, rng: Rng) -> np.ndarray:
+def frog(num: int, timbre: Timbre, rng: Rng) -> Sound:
     """Croaks: slow trains of damped knocks at two resonances, in two syllables."""
     low, high = between(timbre[0], 420, 620), between(timbre[2], 1250, 1600)
     time = seconds(int(0.05 * SAMPLE_RATE))
@@ -140,7 +143,7 @@ def frog(num: int, timbre: np.ndarray, rng: Rng) -> np.ndarray:
     return strokes(rng, num, between(timbre[1], 3.2, 4.0), [croak], jitter=0.05)
 
 
-def horn(num: int, timbre: np.ndarray, rng: Rng) -> np.ndarray:
+def horn(num: int, timbre: Timbre, rng: Rng) -> Sound:
     """Blasts of two brassy tones at once, a third apart, with harmonics up to 4 kHz."""
     base = between(timbre[0], 310, 430)
     blast = int(SAMPLE_RATE / between(timbre[1], 1.6, 2.8))
@@ -154,7 +157,7 @@ def horn(num: int, timbre: np.ndarray, rng: Rng) -> np.ndarray:
     return strokes(rng, num, SAMPLE_RATE / blast, [wave], jitter=0.0)
 
 
-def motor(num: int, timbre: np.ndarray, rng: Rng) -> np.ndarray:
+def motor(num: int, timbre: Timbre, rng: Rng) -> Sound:
     """An engine: a fast train of low damped pulses, every second one stronger, over a low rumble."""
     rate = between(timbre[0], 20, 32)
     time = seconds(int(0.06 * SAMPLE_RATE))
@@ -166,7 +169,7 @@ def motor(num: int, timbre: np.ndarray, rng: Rng) -> np.ndarray:
     return at_level(pulses, -6) + at_level(band_noise(rng, num, 120, 480), -13)
 
 
-def radio(num: int, timbre: np.ndarray, rng: Rng) -> np.ndarray:
+def radio(num: int, timbre: Timbre, rng: Rng) -> Sound:
     """A voice through a small loudspeaker: changing vowels over a hiss."""
     length = int(SAMPLE_RATE / between(timbre[1], 5.5, 8.0))
     time = seconds(length)
@@ -186,7 +189,7 @@ def radio(num: int, timbre: np.ndarray, rng: Rng) -> np.ndarray:
     return at_level(voice, -8) + at_level(hiss, -17 + 4 * timbre[2])
 
 
-def siren(num: int, timbre: np.ndarray, rng: Rng) -> np.ndarray:
+def siren(num: int, timbre: Timbre, rng: Rng) -> Sound:
     """A wail: a strong tone with overtones that sweeps up and down over more than an octave."""
     low, high = between(timbre[0], 520, 720), between(timbre[2], 1350, 1750)
     cycle = seconds(num) * between(timbre[1], 1.3, 2.6) + rng.random()
@@ -196,7 +199,7 @@ def siren(num: int, timbre: np.ndarray, rng: Rng) -> np.ndarray:
     return np.sin(phase) + second * np.sin(2 * phase) + 0.3 * np.sin(3 * phase)
 
 
-def whistle(num: int, timbre: np.ndarray, rng: Rng) -> np.ndarray:
+def whistle(num: int, timbre: Timbre, rng: Rng) -> Sound:
     """A referee's whistle: a shrill tone that a ball inside shakes 30 to 45 times a second."""
     shake = between(timbre[1], 28, 46)
     time = seconds(num)
