@@ -28,6 +28,7 @@ class Tokenizer:
         if wrong:
             raise UserError(f"tokenizer: {', '.join(SPECIAL)} must be ids 0 to 3, but {wrong[0]} is not")
         self._backend = backend
+        self._backend.encode_special_tokens = True  # "[EOS]" written in a caption is text
 
     @classmethod
     def train(cls, captions: Iterable[str], vocab_size: int) -> "Tokenizer":
@@ -80,7 +81,7 @@ class Tokenizer:
         row[: len(ids) + 2] = [BOS, *ids, EOS]
         return row
 
-    def decode(self, ids: Iterable[int]) -> str:
+    def decode(self, ids: Iterable[int | np.integer]) -> str:
         """The sentence up to the first [EOS]; inverse of `encode` for known words in plain spacing."""
         words = []
         for number in ids:
@@ -94,7 +95,7 @@ class Tokenizer:
         return self.to_json()
 
     def __setstate__(self, text: str) -> None:
-        self._backend = tokenizers.Tokenizer.from_str(text)
+        self.__init__(tokenizers.Tokenizer.from_str(text))
 
 
 def _join(words: list[str]) -> str:

@@ -12,7 +12,6 @@ import functools
 
 import numpy as np
 import scipy.fft
-import scipy.signal
 import scipy.sparse
 from jaxtyping import Float, Int
 
@@ -60,14 +59,17 @@ def stft_magnitude(sound: Float[np.ndarray, "samples"], sample_rate: int) -> Flo
     if len(sound) < window:
         return np.zeros((0, length // 2 + 1))
     frames = np.lib.stride_tricks.sliding_window_view(np.asarray(sound, np.float64), window)[::hop]
-    return np.abs(scipy.fft.rfft(frames * scipy.signal.get_window("hann", window, fftbins=True), length))
+    periodic_hann = np.hanning(window + 1)[:-1]
+    return np.abs(scipy.fft.rfft(frames * periodic_hann, length))
 
 
-def to_float(sound: Int[np.ndarray, "samples"], sample_rate: int, wanted_rate: int) -> Float[np.ndarray, "samples"]:
+def to_float(sound: Int[np.ndarray, "samples"], sample_rate: int, wanted_rate: int) -> Float[np.ndarray, "resampled"]:
     """int16 to float64 in [-1, 1), resampled (polyphase) where the rates differ."""
     scaled = sound / 32768.0
     if sample_rate == wanted_rate:
         return scaled
+    import scipy.signal  # half of the time that this module and all it needs take to load
+
     common = np.gcd(sample_rate, wanted_rate)
     return scipy.signal.resample_poly(scaled, wanted_rate // common, sample_rate // common)
 

@@ -9,6 +9,7 @@ Where Grain is not installed, threads of this process execute the same order.
 
 import concurrent.futures
 import contextlib
+import dataclasses
 import functools
 import importlib.util
 import itertools
@@ -122,13 +123,17 @@ class _TrainingExample:
     """Position -> example, for one process after another: picklable, no state."""
 
     def __init__(self, source: records.RecordSource, data: DataConfig, tokenizer: Tokenizer, seed: int):
-        self.source, self.data, self.tokenizer, self.seed = source, data, tokenizer, seed
+        seconds = min(data.train_seconds or data.num_frames, data.num_frames)
+        self.data = dataclasses.replace(data, num_frames=seconds)
+        self.source, self.tokenizer, self.seed = source, tokenizer, seed
 
     def __call__(self, position: int) -> Batch:
         epoch, place = divmod(position, len(self.source))
         number = int(_cached_permutation(self.seed, epoch, len(self.source))[place])
         clip = _decode(self.source, number)
         rng = np.random.Generator(_bits(self.seed, 1, position))
+        start = int(rng.integers(max(len(clip.frames) - self.data.num_frames, 0) + 1))
+        clip = transforms.stretch(clip, start, self.data.num_frames)
         return clip_to_example(transforms.augment(clip, self.data.augment, rng), self.data, self.tokenizer, number)
 
 

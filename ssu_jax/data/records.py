@@ -21,14 +21,12 @@ A record is a `tf.train.Example`. t frames, o objects, of which s have masks, al
 import dataclasses
 import io
 import os
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from PIL import Image
-from pycocotools import mask as run_lengths
 
-from ssu_jax.data import example, shards
+from ssu_jax.data import example, run_lengths, shards
 from ssu_jax.data.shards import RecordSource
 from ssu_jax.types import Clip, SoundObject, UserError
 
@@ -36,10 +34,16 @@ __all__ = ["RecordSource", "SCHEMA_VERSION", "decode_clip", "decode_labels", "en
 
 SCHEMA_VERSION = 1
 JPEG_QUALITY = 95
-MAX_FRAME_PIXELS = 1 << 24  # a JPEG header may claim more than memory holds
-_WANTED = ("schema", "id", "dataset", "major", "category", "frames", "frames/size", "frames/times_us", "frames/valid",
-           "frames/captions", "sound", "sound/rate", "objects/names", "objects/on_screen", "objects/sounding",
-           "objects/has_masks", "masks")  # fmt: skip
+MAX_FRAME_PIXELS = 1 << 24  # what a record claims must fit into memory
+MAX_CLIP_PIXELS = 1 << 30  # of all frames, or of all masks
+# Type of the values, and their number where it is fixed.
+_SCHEMA = {
+    "schema": (int, 1), "id": (bytes, 1), "dataset": (bytes, 1), "major": (bytes, 1), "category": (bytes, 1),
+    "frames": (bytes, None), "frames/size": (int, 2), "frames/times_us": (int, None), "frames/valid": (int, None),
+    "frames/captions": (bytes, None), "sound": (bytes, 1), "sound/rate": (int, 1), "objects/names": (bytes, None),
+    "objects/on_screen": (int, None), "objects/sounding": (int, None), "objects/has_masks": (int, None),
+    "masks": (bytes, None),
+}  # fmt: skip
 
 
 def encode_clip(clip: Clip) -> bytes:
@@ -73,7 +77,7 @@ def encode_clip(clip: Clip) -> bytes:
         "objects/on_screen": [int(item.on_screen) for item in clip.objects],
         "objects/sounding": [int(flag) for item in clip.objects for flag in item.sounding],
         "objects/has_masks": [int(item.masks is not None) for item in clip.objects],
-        "masks": [counts for masks in masked for counts in _to_run_lengths(masks)],
+        "masks": [counts for masks in masked for counts in run_lengths.encode(masks)],
     })  # fmt: skip
 
 
@@ -162,9 +166,15 @@ def _features(record: bytes) -> dict:
     version = next(iter(features.get("schema", ())), None)
     if version != SCHEMA_VERSION:
         raise ValueError(f"record schema {version}, this version of ssu_jax reads {SCHEMA_VERSION}")
-    missing = [name for name in _WANTED if name not in features]
+    missing = [name for name in _SCHEMA if name not in features]
     if missing:
         raise ValueError(f"the record lacks {', '.join(missing)}")
+    for name, (kind, count) in _SCHEMA.items():
+        values = features[name]
+        if (len(values) and not isinstance(values[0], kind)) or (count is not None and len(values) != count):
+            raise ValueError(f"{name} must be {count or 'a list of'} {kind.__name__}")
+    if features["sound/rate"][0] < 1:
+        raise ValueError(f"sound/rate is {features['sound/rate'][0]} Hz")
     return features
 
 
@@ -198,7 +208,7 @@ def _objects(features: dict, t: int, rows: int, columns: int, with_masks: bool) 
         raise ValueError("the masks do not fit the objects and frames")
     masks = iter(())
     if with_masks and len(features["masks"]):
-        masks = iter(_from_run_lengths(features["masks"], rows, columns).reshape(-1, t, rows, columns))
+        masks = iter(run_lengths.decode(features["masks"], rows, columns).reshape(-1, t, rows, columns))
     return tuple(
         SoundObject(name.decode(), flags, bool(seen), next(masks) if with_masks and has else None)
         for name, flags, seen, has in zip(names, sounding.reshape(len(names), t), on_screen, has_masks, strict=True)
@@ -207,8 +217,9 @@ def _objects(features: dict, t: int, rows: int, columns: int, with_masks: bool) 
 
 def _size(features: dict) -> tuple[int, int]:
     rows, columns = features["frames/size"]
-    if rows < 1 or columns < 1 or rows * columns > MAX_FRAME_PIXELS:
-        raise ValueError(f"frames of {rows} x {columns} pixels: wanted 1 to {MAX_FRAME_PIXELS} pixels")
+    pictures = max(len(features["frames"]), len(features["masks"]), 1)
+    if min(rows, columns) < 1 or rows * columns > min(MAX_FRAME_PIXELS, MAX_CLIP_PIXELS // pictures):
+        raise ValueError(f"{pictures} frames or masks of {rows} x {columns} pixels are none, or too much to decode")
     return rows, columns
 
 
@@ -219,20 +230,13 @@ def _to_jpeg(frame: np.ndarray) -> bytes:
 
 
 def _from_jpeg(jpeg: bytes, rows: int, columns: int) -> np.ndarray:
-    with warnings.catch_warnings(), Image.open(io.BytesIO(jpeg), formats=("JPEG",)) as image:
-        if image.size != (columns, rows) or image.mode != "RGB":
-            raise ValueError(
-                f"a frame is {image.mode} {image.size[1]} x {image.size[0]}, wanted RGB {rows} x {columns}"
-            )
-        return np.asarray(image)
-
-
-def _to_run_lengths(masks: np.ndarray) -> list[bytes]:
-    # pycocotools wants [rows, columns, number] in Fortran order: columns outermost within a mask.
-    stacked = np.asfortranarray(masks.transpose(1, 2, 0).astype(np.uint8))
-    return [item["counts"] for item in run_lengths.encode(stacked)]
-
-
-def _from_run_lengths(counts: Sequence[bytes], rows: int, columns: int) -> np.ndarray:
-    decoded = run_lengths.decode([{"size": [rows, columns], "counts": item} for item in counts])
-    return np.ascontiguousarray(decoded.transpose(2, 0, 1)).astype(bool)
+    try:
+        with Image.open(io.BytesIO(jpeg), formats=("JPEG",)) as image:
+            # Compared before anything is decoded: the header may claim any size.
+            if image.size != (columns, rows) or image.mode != "RGB":
+                raise ValueError(
+                    f"a frame is {image.mode} {image.size[1]} x {image.size[0]}, not RGB {rows} x {columns}"
+                )
+            return np.asarray(image)
+    except OSError as error:
+        raise ValueError("a frame is no whole JPEG") from error

@@ -1,0 +1,250 @@
+"""Batches depend on (seed, step) alone, whatever reads them; what goes wrong is said and ends the run."""
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import psutil
+import pytest
+from small_clips import CLASSES, small_clip
+
+from ssu_jax.config import sizes
+from ssu_jax.data import audio, pipeline, records
+from ssu_jax.tokenizer import BOS, EOS, Tokenizer
+from ssu_jax.types import SoundObject, UserError
+
+NUMBER = 10
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return Tokenizer.train(small_clip().captions, 100)
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+    path = tmp_path_factory.mktemp("records")
+    for split in ("train", "val"):
+        clips = (small_clip(i, size=32) for i in range(NUMBER))
+        records.write_split(path, split, clips, 3, classes=CLASSES, source={})
+    return path
+
+
+@pytest.fixture
+def config(directory):
+    config = sizes.tiny()
+    config.data.dir, config.data.classes, config.data.num_frames = str(directory), CLASSES, 3
+    config.train.batch_size = 4
+    return config
+
+
+def take(batches, number):
+    taken = [next(batches) for _ in range(number)]
+    if hasattr(batches, "close"):
+        batches.close()
+    return taken
+
+
+def assert_same(one, other):
+    assert len(one) == len(other)
+    for a, b in zip(one, other, strict=True):
+        for name, mine, theirs in zip(a._fields, a, b, strict=True):
+            np.testing.assert_array_equal(mine, theirs, err_msg=name)
+
+
+def test_shapes_and_types(config, tokenizer):
+    batch = next(pipeline.train_batches(config, tokenizer, 0))
+    wanted = {
+        "frames": ("uint8", (4, 3, 32, 32, 3)), "log_mel": ("float32", (4, 3, 96, 64)), "frame_valid": ("bool", (4, 3)),
+        "masks": ("uint8", (4, 3, 32, 32)), "text_ids": ("int32", (4, 3, 28)), "source_labels": ("uint8", (4, 3, 3)),
+        "audible_labels": ("uint8", (4, 3, 3)), "semantic": ("int8", (4, 3, 32, 32)), "scene_label": ("int32", (4,)),
+        "record": ("int32", (4,)),
+    }  # fmt: skip
+    assert {name: (value.dtype.name, value.shape) for name, value in batch._asdict().items()} == wanted
+
+
+def test_each_epoch_holds_each_record_once_and_no_two_epochs_are_alike(config, tokenizer):
+    batches = pipeline.train_batches(config, tokenizer, 0)
+    order = np.concatenate([batch.record for batch in take(batches, 15)])
+    epochs = order.reshape(6, NUMBER)
+    for epoch in epochs:
+        assert sorted(epoch) == list(range(NUMBER))
+    assert len({tuple(epoch) for epoch in epochs}) == 6
+    config.train.seed = 1
+    other = np.concatenate([batch.record for batch in take(pipeline.train_batches(config, tokenizer, 0), 15)])
+    assert (other != order).any()
+
+
+def test_permutations_are_pinned():
+    # Raw bits of Philox: the same in every version of NumPy, so a run can be resumed after an upgrade.
+    assert pipeline.permutation(0, 0, 8).tolist() == [0, 3, 7, 5, 1, 2, 6, 4]
+    assert pipeline.permutation(0, 1, 8).tolist() == [4, 7, 6, 1, 2, 0, 5, 3]
+
+
+def test_any_start_threads_and_processes_give_the_same_batches(config, tokenizer, monkeypatch):
+    whole = take(pipeline.train_batches(config, tokenizer, 0), 9)
+    assert_same(take(pipeline.train_batches(config, tokenizer, 5), 4), whole[5:])
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline.importlib.util, "find_spec", lambda name: None)  # a machine without Grain
+        assert_same(take(pipeline.train_batches(config, tokenizer, 2), 4), whole[2:6])
+    for num_workers, start in ((1, 0), (2, 3)):
+        config.data.num_workers = num_workers
+        assert_same(take(pipeline.train_batches(config, tokenizer, start), 5), whole[start : start + 5])
+
+
+def test_an_example_by_hand(config, tokenizer):
+    clip = small_clip(1, size=32)  # its last frame is not valid
+    config.data.num_frames = 5
+    example = pipeline.clip_to_example(clip, config.data, tokenizer, 7)
+    bell, drum, siren = clip.objects
+    np.testing.assert_array_equal(example.frames[:3], clip.frames)
+    assert not example.frames[3:].any()
+    assert example.frame_valid.tolist() == [True, True, False, False, False]
+    np.testing.assert_array_equal(example.masks[0], bell.masks[0])
+    assert not example.masks[1:].any()
+    np.testing.assert_array_equal(example.semantic[:3], bell.masks[:3] * 1 + drum.masks[:3] * 2)
+    assert example.source_labels.tolist() == [[1, 0, 0], [0, 0, 0], [0, 0, 0], [0, 0, 0], [0, 0, 0]]
+    assert example.audible_labels.tolist() == [[1, 0, 0], [0, 0, 1], [0, 0, 1], [0, 0, 0], [0, 0, 0]]
+    assert tokenizer.decode(example.text_ids[0]) == clip.captions[0]
+    assert (example.text_ids[1:, :2] == [BOS, EOS]).all()
+    assert example.scene_label == 0
+    assert example.record == 7
+    np.testing.assert_array_equal(example.log_mel[:3], audio.second_patches(clip.sound / 32768, 16000, 3, 0.01))
+    np.testing.assert_allclose(example.log_mel[3:], np.log(0.01), rtol=1e-6)
+
+
+def test_longer_clips_are_cut_and_other_sizes_resized(config, tokenizer):
+    clip = small_clip(0, t=6, size=64)
+    example = pipeline.clip_to_example(clip, config.data, tokenizer)
+    assert example.frames.shape == (3, 32, 32, 3)
+    assert example.log_mel.shape == (3, 96, 64)
+    np.testing.assert_array_equal(example.masks[0], clip.objects[0].masks[0, 1::2, 1::2])
+    assert example.scene_label == 0
+    assert example.record == -1
+
+
+def test_what_a_data_set_does_not_know(config, tokenizer):
+    clip = small_clip(0, size=32)
+    no_mask = dataclasses.replace(clip, objects=(dataclasses.replace(clip.objects[0], masks=None),), category="unnamed")
+    example = pipeline.clip_to_example(no_mask, config.data, tokenizer)
+    assert (example.semantic == -1).all()
+    assert example.scene_label == -1
+    cat = SoundObject("cat", np.ones(3, bool), False)
+    with pytest.raises(UserError, match="the class 'cat', which config.data.classes does not name"):
+        pipeline.clip_to_example(dataclasses.replace(clip, objects=(cat,)), config.data, tokenizer)
+
+
+def test_evaluation_runs_in_order_and_fills_the_last_batch(config, tokenizer, directory):
+    for batch_size in (3, 4, 16):
+        batches = list(pipeline.eval_batches(config, tokenizer, "val", batch_size))
+        assert all(len(batch.record) == batch_size for batch in batches)
+        numbers = np.concatenate([batch.record for batch in batches])
+        assert numbers[:NUMBER].tolist() == list(range(NUMBER))
+        assert (numbers[NUMBER:] == -1).all()
+        assert len(numbers) - NUMBER < batch_size
+        assert not np.concatenate([batch.frame_valid for batch in batches])[NUMBER:].any()
+    first = next(pipeline.eval_batches(config, tokenizer, "val", 4, num_clips=2))
+    assert first.record.tolist() == [0, 1, -1, -1]
+    source = records.RecordSource(directory, "val")
+    unchanged = records.decode_clip(source[0])
+    np.testing.assert_array_equal(first.frames[0], unchanged.frames)
+    config.data.dir = ""
+    elsewhere = pipeline.eval_batches(config, tokenizer, "val", 4, directory=str(directory))
+    assert_same([next(elsewhere)], [next(pipeline.eval_batches(config, tokenizer, "val", 4, 0, str(directory)))])
+
+
+def test_mistakes_are_said_before_anything_runs(config, tokenizer, tmp_path, directory):
+    def message(**changes):
+        with pytest.raises(UserError) as caught:
+            pipeline.train_batches(
+                dataclasses.replace(config, data=dataclasses.replace(config.data, **changes)), tokenizer, 0
+            )
+        assert caught.value.exit_code == 2
+        return str(caught.value)
+
+    assert "--config.data.dir" in message(dir="")
+    assert "no directory" in message(dir=str(tmp_path / "none"))
+    assert "holds no records" in message(dir=str(tmp_path))
+    assert "it holds train, val" in message(train_split="test")
+    assert "the class 'siren'" in message(classes=("bell", "drum"))
+    records.write_split(tmp_path, "train", [], 1, classes=CLASSES, source={})
+    assert "holds no records" in message(dir=str(tmp_path))
+
+
+@pytest.fixture
+def damaged(config, tmp_path, directory):
+    """A copy of the records with one flipped bit in record 4."""
+    for path in directory.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    path = tmp_path / "train-00001-of-00003.tfrecord"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4  # records 1, 4, 7 and no other
+    path.write_bytes(content)
+    config.data.dir = str(tmp_path)
+    return config
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_damaged_record_ends_the_run_by_name(damaged, tokenizer, num_workers):
+    damaged.data.num_workers = num_workers
+    batches = pipeline.train_batches(damaged, tokenizer, 0)
+    with pytest.raises(UserError, match=r"train-00001-of-00003.tfrecord: record 4 \(row 1\) at byte \d+") as caught:
+        take(batches, 4)
+    assert caught.value.exit_code == 78
+    if num_workers == 0:
+        damaged.data.verify_shards = True
+        with pytest.raises(UserError, match="sha256"):
+            pipeline.train_batches(damaged, tokenizer, 0)
+
+
+def readers_of(process):
+    """Grain's readers: all children but the resource tracker."""
+    return [child for child in process.children() if "resource_tracker" not in " ".join(child.cmdline())]
+
+
+@pytest.mark.slow
+def test_a_reader_that_ends_is_noticed(config, tokenizer, monkeypatch):
+    config.data.num_workers = 2
+    monkeypatch.setattr(pipeline, "GRACE_SECONDS", 2)
+    batches = pipeline.train_batches(config, tokenizer, 0)
+    next(batches)
+    victim = readers_of(psutil.Process())[0]
+    os.kill(victim.pid, signal.SIGKILL)
+    started = time.monotonic()
+    with pytest.raises(UserError, match="a reader process ended") as caught:
+        take(batches, 100)
+    assert caught.value.exit_code == 75
+    assert time.monotonic() - started < 30
+
+
+PARENT = """
+import sys
+from ssu_jax.config import sizes
+from ssu_jax.data import pipeline
+from ssu_jax.tokenizer import Tokenizer
+if __name__ == "__main__":
+    config = sizes.tiny()
+    config.data.dir, config.data.classes, config.data.num_workers = sys.argv[1], ("bell", "drum", "siren"), 2
+    config.train.batch_size = 2
+    batches = pipeline.train_batches(config, Tokenizer.train(["The bell ."], 10), 0)
+    next(batches)
+    print("ready", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.slow
+def test_readers_end_with_a_killed_parent(directory, tmp_path):
+    (tmp_path / "parent.py").write_text(PARENT)
+    command = [sys.executable, str(tmp_path / "parent.py"), str(directory)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as parent:
+        assert parent.stdout.readline() == b"ready\n"
+        readers = readers_of(psutil.Process(parent.pid))
+        assert len(readers) == 2
+        parent.kill()
+    _, alive = psutil.wait_procs(readers, timeout=20)
+    assert not alive
