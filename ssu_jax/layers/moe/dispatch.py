@@ -47,7 +47,7 @@ def dense(
     num_experts = routing.probabilities.shape[1]
     is_real = jnp.any(routing.ids < num_experts, axis=-1, keepdims=True)
     outputs = expert_fn(jnp.broadcast_to(jnp.where(is_real, x, 0), (num_experts, *x.shape)))
-    chosen = routing.ids[..., None] == jnp.arange(num_experts)
+    chosen = jax.nn.one_hot(routing.ids, num_experts, dtype=bool)
     weights = jnp.sum(jnp.where(chosen, routing.weights[..., None], 0.0), axis=1)
     return jnp.einsum("esd,se->sd", outputs.astype(jnp.float32), weights), jnp.zeros((), jnp.int32)
 
@@ -70,10 +70,10 @@ def make_plan(ids: Int[Array, "s k"], num_experts: int, capacity: int) -> Plan:
     flat = ids.T.reshape(-1)  # choice-major: second choices stand behind all first ones
     places = jnp.arange(flat.size, dtype=jnp.int32)
     order = _stable_order(flat, num_experts)
-    counts = jnp.sum(flat[:, None] == jnp.arange(num_experts), axis=0, dtype=jnp.int32)
+    counts = jnp.sum(jax.nn.one_hot(flat, num_experts, dtype=jnp.int32), axis=0)
     starts = jnp.cumsum(counts) - counts
 
-    slots = jnp.arange(capacity, dtype=jnp.int32)
+    slots = jnp.arange(capacity, dtype=jnp.int32)[None]
     filled = slots < counts[:, None]
     source = jnp.minimum(starts[:, None] + slots, flat.size - 1)
     assignment_of_slot = jnp.where(filled, order[source], flat.size)

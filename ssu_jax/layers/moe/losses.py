@@ -41,7 +41,7 @@ def z_loss(routing: Routing) -> Float[Array, ""]:
 def load_of(routing: Routing) -> Float[Array, " e"]:
     """Share of the assignments that chose each expert, before drops; sums to 1 (0 without real tokens)."""
     num_experts = routing.probabilities.shape[1]
-    counts = jnp.sum(routing.ids[..., None] == jnp.arange(num_experts), axis=(0, 1))
+    counts = jnp.sum(jax.nn.one_hot(routing.ids, num_experts, dtype=jnp.int32), axis=(0, 1))
     return counts / jnp.maximum(jnp.sum(counts), 1)
 
 

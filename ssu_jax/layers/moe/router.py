@@ -71,11 +71,11 @@ def _best(
 ) -> Int[Array, "s {top_k}"]:
     """Ids of the top_k largest logits in each token's group, best first; the lower id wins a tie."""
     per_group = logits.shape[1] // num_groups
-    in_group = jnp.arange(logits.shape[1]) // per_group == group_of[:, None]
+    in_group = jnp.arange(logits.shape[1])[None] // per_group == group_of[:, None]
     return jax.lax.top_k(jnp.where(in_group, jax.lax.stop_gradient(logits), -jnp.inf), top_k)[1].astype(jnp.int32)
 
 
 def _pick(values: Float[Array, "s n"], ids: Int[Array, "s k"]) -> Float[Array, "s k"]:
     """values[s, ids[s, k]], by comparison: its gradient is then a product and not a scatter."""
-    chosen = ids[..., None] == jnp.arange(values.shape[1])
+    chosen = jax.nn.one_hot(ids, values.shape[1], dtype=bool)
     return jnp.sum(jnp.where(chosen, values[:, None, :], 0.0), axis=-1)
