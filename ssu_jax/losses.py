@@ -13,6 +13,7 @@ from ssu_jax.tokenizer import PAD
 from ssu_jax.types import Batch, Outputs
 
 SEMANTIC_STRIDE = 4  # the map on which pixel classes are learned
+MASK_SCALE = 10.0  # few pixels sound, so the mean over all of them is small
 
 
 def total_loss(outputs: Outputs, batch: Batch, config: LossConfig) -> tuple[Float[Array, ""], dict[str, Array]]:
@@ -54,7 +55,7 @@ def mask_terms(logits: Float[Array, "b t y x"], batch: Batch, config: LossConfig
     total = probability.sum(axis=(2, 3)) + truth.sum(axis=(2, 3))
     sounding = (truth.sum(axis=(2, 3)) > 0).astype(jnp.float32) * valid
     dice = 1.0 - (2.0 * overlap + 1.0) / (total + 1.0)
-    return {"mask": _mean(entropy.mean(axis=(2, 3)), valid) * 10.0, "dice": _mean(dice, sounding)}
+    return {"mask": MASK_SCALE * _mean(entropy.mean(axis=(2, 3)), valid), "dice": _mean(dice, sounding)}
 
 
 def caption_loss(

@@ -28,6 +28,8 @@ class DataConfig:
     num_workers: int = option(0, "reader processes; 0 reads in threads of the main process", low=0, high=64)
     verify_shards: bool = option(False, "compare every shard's sha256 with the manifest before training")
     num_frames: int = option(10, "frames of a sample, one a second", low=1, high=600)
+    train_seconds: int = option(5, "seconds of a clip that a training step sees, a random stretch; 0 takes all of it: "
+                                   "more clips for the same work", low=0, high=600)  # fmt: skip
     image_size: int = option(96, "rows and columns of a frame, pixels", low=32, high=1024)
     sample_rate: int = option(16000, "samples a second of the sound, Hz", low=8000, high=48000)
     log_offset: float = option(0.01, "added to the mel magnitude before the logarithm: 0.01 VGGish, 0.001 YAMNet",

@@ -12,7 +12,7 @@ class VisualEncoderConfig:
     kind: str = option("pyramid", "which encoder", choices=("pyramid",))
     stem_width: int = option(16, "channels of the stride-2 stem", low=1)
     widths: tuple[int, ...] = option((32, 64, 128, 128), "channels of the four maps", low=1)
-    depths: tuple[int, ...] = option((2, 2, 2, 2), "residual blocks of the four stages", low=1)
+    depths: tuple[int, ...] = option((1, 2, 2, 1), "residual blocks of the four stages", low=1)
 
 
 @dataclasses.dataclass
@@ -20,7 +20,7 @@ class AudioEncoderConfig:
     """A convolution stack on one 96 x 64 log-mel patch a second."""
 
     kind: str = option("patches", "which encoder", choices=("patches",))
-    widths: tuple[int, ...] = option((32, 64, 96, 128), "channels of the stages, each halving time and mel", low=1)
+    widths: tuple[int, ...] = option((32, 64, 96), "channels of the stages, at strides 4, 8 and 16 of time and mel", low=1)
 
 
 @dataclasses.dataclass

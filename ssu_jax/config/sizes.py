@@ -12,7 +12,7 @@ def tiny() -> Config:
     """A nano that compiles and steps in seconds, for tests: learns nothing of use."""
     config = Config(name="tiny")
     config.data.image_size = 32
-    config.data.num_frames = 4
+    config.data.num_frames, config.data.train_seconds = 4, 0
     config.data.max_text_tokens = 28
     config.model.width, config.model.num_heads = 16, 2
     config.model.pixel_width, config.model.num_queries = 8, 2

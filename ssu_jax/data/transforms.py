@@ -38,6 +38,26 @@ def augment(clip: Clip, options: AugmentConfig, rng: np.random.Generator) -> Cli
     return adjust_sound(clip, options.gain_db * (2 * gain - 1), samples)
 
 
+def stretch(clip: Clip, start: int, seconds: int) -> Clip:
+    """The clip from second `start` on, `seconds` long."""
+    part = slice(start, start + seconds)
+    samples = slice(start * clip.sample_rate, (start + seconds) * clip.sample_rate)
+    return dataclasses.replace(
+        clip,
+        frames=clip.frames[part],
+        frame_times=clip.frame_times[part] - start,
+        sound=clip.sound[samples],
+        valid=clip.valid[part],
+        captions=clip.captions[part],
+        objects=tuple(
+            dataclasses.replace(
+                item, sounding=item.sounding[part], masks=None if item.masks is None else item.masks[part]
+            )
+            for item in clip.objects
+        ),
+    )
+
+
 def mirror(clip: Clip) -> Clip:
     """Left becomes right in the pictures, the masks and the sentences."""
     objects = tuple(

@@ -29,7 +29,7 @@ class PyramidEncoder(nn.Module):
         x = nn.Conv(config.stem_width, (3, 3), strides=(2, 2), dtype=self.dtype, name="stem")(frames.astype(self.dtype))
         stem, maps = x, []
         for stage, (width, depth) in enumerate(zip(config.widths, config.depths, strict=True)):
-            x = nn.relu(nn.LayerNorm(dtype=self.dtype, name=f"norm_{stage}")(x))
+            x = nn.relu(x if stage == 0 else nn.LayerNorm(dtype=self.dtype, name=f"norm_{stage}")(x))
             x = nn.Dense(width, dtype=self.dtype, name=f"merge_{stage}")(merge_patches(x, 2))
             for block in range(depth):
                 x = ResidualBlock(width, self.dtype, name=f"stage_{stage}_block_{block}")(x)

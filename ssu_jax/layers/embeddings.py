@@ -14,6 +14,11 @@ def sinusoid(positions: Float[Array, "..."], width: int, longest: float = 64.0) 
     return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
 
 
+def seconds_of(count: int, width: int) -> Float[Array, "t d"]:
+    """Codes of the seconds of a clip by their share of it, so that clips of any length share them."""
+    return sinusoid((jnp.arange(count) + 0.5) / count * 8.0, width, longest=16.0)
+
+
 def grid(rows: int, columns: int, width: int) -> Float[Array, "n d"]:
     """Codes of a grid in row order. Coordinates run from 0 to 1, so the code does not hang on the resolution."""
     y, x = jnp.meshgrid((jnp.arange(rows) + 0.5) / rows, (jnp.arange(columns) + 0.5) / columns, indexing="ij")

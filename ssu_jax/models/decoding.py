@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from ssu_jax.config import Config
 from ssu_jax.models.ssuformer.ssuformer import SSUFormer, normalized
 from ssu_jax.models.ssuformer.text_decoder import Context
 from ssu_jax.tokenizer import BOS, EOS, PAD
@@ -15,7 +14,7 @@ from ssu_jax.tokenizer import BOS, EOS, PAD
 Describe = Callable[..., tuple[Array, Array]]
 
 
-def make_describe(model: SSUFormer, config: Config) -> Describe:
+def make_describe(model: SSUFormer) -> Describe:
     """A jitted `describe(params, frames, log_mel, frame_valid) -> (mask_probabilities, ids)`.
 
     frames uint8 [b, t, y, x, 3], log_mel float32 [b, t, m, f], frame_valid bool [b, t] ->
@@ -26,7 +25,6 @@ def make_describe(model: SSUFormer, config: Config) -> Describe:
     def describe(params, frames, log_mel, frame_valid):
         return model.apply({"params": params}, frames, log_mel, frame_valid, method=_describe)
 
-    del config
     return jax.jit(describe)
 
 
@@ -39,7 +37,7 @@ def _describe(
     masks = jnp.zeros((b * t, size, size), jnp.float32)
     ids = jnp.zeros((b, t, model.max_text_tokens), jnp.int32)
     if not model.config.text_only:
-        masks = model.masks(fused, size)
+        masks = model.masks(fused)
     if not model.config.seg_only:
         context, _ = model.context(pictures, fused, masks, frame_valid)
         ids = greedy(model, context, model.max_text_tokens).reshape(b, t, -1)

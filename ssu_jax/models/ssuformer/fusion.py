@@ -28,7 +28,7 @@ class QueryTokenGenerator(nn.Module):
     ) -> Float[Array, "b t q d"]:
         b, t, a, d = audio.shape
         config, q = self.config, self.config.num_queries
-        seconds = embeddings.sinusoid(jnp.arange(t, dtype=jnp.float32), d)
+        seconds = embeddings.seconds_of(t, d)
         inside = embeddings.sinusoid(jnp.arange(a, dtype=jnp.float32), d)
         keys = audio + (seconds[:, None] + inside[None])[None].astype(audio.dtype)
         learned = self.param("queries", nn.initializers.normal(0.5), (q, d))

@@ -1,6 +1,6 @@
 """Mask decoder, MaskFormer-style: mask embeddings of the fused queries times upsampled pixel features."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import einops
 import flax.linen as nn
@@ -10,59 +10,56 @@ from jaxtyping import Array, Float
 
 from ssu_jax.config.model import ModelConfig
 from ssu_jax.encoders.pyramid import Features
+from ssu_jax.layers.convolution import merge_patches
 
-
-class PixelFeatures(NamedTuple):
-    """What the mask decoder sees of a frame, and what MCM pools under the mask."""
-
-    quarter: Any  # [b, y / 4, x / 4, c]
-    half: Any  # [b, y / 2, x / 2, c]
+STRIDE = 4  # of the pixel features
 
 
 class PixelDecoder(nn.Module):
-    """Top-down path from the fused visual tokens to stride 2 (the figure's "reshape & upsample")."""
+    """Top-down path from the fused visual tokens to stride 4 (the figure's "reshape & upsample")."""
 
     config: ModelConfig
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, features: Features, fused: Float[Array, "b n d"]) -> PixelFeatures:
+    def __call__(self, features: Features, fused: Float[Array, "b n d"]) -> Float[Array, "b y4 x4 c"]:
         width = self.config.pixel_width
         rows, columns = features.maps[-1].shape[1:3]
         x = _project(width, self.dtype, "top")(fused.reshape(fused.shape[0], rows, columns, -1))
         x = x + _project(width, self.dtype, "lateral_3")(features.maps[3])
         for level in (2, 1, 0):
             x = _double(x) + _project(width, self.dtype, f"lateral_{level}")(features.maps[level])
-            x = nn.relu(nn.LayerNorm(dtype=self.dtype, name=f"norm_{level}")(x))
+            if level == 0:  # outlines finer than the stride, as channels
+                x = x + _project(width, self.dtype, "outlines")(merge_patches(features.stem, 2))
+            else:
+                x = nn.LayerNorm(dtype=self.dtype, name=f"norm_{level}")(x)
             if level < 2:
-                x = nn.Conv(width, (3, 3), dtype=self.dtype, name=f"smooth_{level}")(x)
-        # Four sub-pixels a cell cost a fraction of a convolution at stride 2; the stem adds the outlines.
-        fine = width // 2
-        half = einops.rearrange(
-            _project(4 * fine, self.dtype, "sub_pixels")(nn.relu(x)), "b y x (i j c) -> b (y i) (x j) c", i=2, j=2
-        )
-        return PixelFeatures(x, nn.relu(half + _project(fine, self.dtype, "outlines")(features.stem)))
+                x = nn.Conv(width, (3, 3), dtype=self.dtype, name=f"smooth_{level}")(nn.relu(x))
+        return nn.relu(x)
 
 
 class MaskHead(nn.Module):
-    """Union of the queries' masks: a smooth maximum over the products query x pixel.
+    """Union of the queries' masks: a smooth maximum over the products query x pixel (single-mask form).
 
-    Single-mask form; frames without sound push every product below zero.
+    A query writes one embedding for each of the 4 x 4 sub-pixels of a position, so that the product is at full
+    resolution at the cost of stride 4 (our design). In silence every product is below zero.
     """
 
     config: ModelConfig
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, pixels: PixelFeatures, queries: Float[Array, "b q d"], size: int) -> Float[Array, "b y x"]:
-        width = pixels.half.shape[-1]
+    def __call__(self, pixels: Float[Array, "b y4 x4 c"], queries: Float[Array, "b q d"]) -> Float[Array, "b y x"]:
+        width, q = pixels.shape[-1], queries.shape[1]
         hidden = nn.relu(nn.Dense(self.config.width, dtype=self.dtype, name="hidden")(queries))
-        embedding = nn.Dense(width + 1, dtype=self.dtype, name="embedding")(hidden)
+        embedding = nn.Dense(STRIDE**2 * (width + 1), dtype=self.dtype, name="embedding")(hidden)
+        embedding = embedding.reshape(-1, q * STRIDE**2, width + 1)
         # Most pixels are silent: start there.
         bias = embedding[:, None, None, :, width].astype(jnp.float32) - 2.0
-        logits = jnp.einsum("byxc,bqc->byxq", pixels.half, embedding[..., :width]).astype(jnp.float32)
-        union = jax.nn.logsumexp(logits * width**-0.5 + bias, axis=-1)
-        return jax.image.resize(union, (union.shape[0], size, size), "bilinear")
+        logits = jnp.einsum("byxc,bqc->byxq", pixels, embedding[..., :width]).astype(jnp.float32) * width**-0.5
+        logits = (logits + bias).reshape(*logits.shape[:-1], q, STRIDE**2)
+        union = jax.nn.logsumexp(logits, axis=-2)
+        return einops.rearrange(union, "b y x (i j) -> b (y i) (x j)", i=STRIDE)
 
 
 def _project(width: int, dtype: Any, name: str) -> nn.Dense:

@@ -46,7 +46,7 @@ class HierarchicalPrompts(nn.Module):
         count = self.config.moe.prompt_tokens
         scene, logits = self._scene(fused.mean(axis=2), frame_valid)
         scene = jnp.broadcast_to(scene[:, None], (b, t, count, d))
-        time = embeddings.sinusoid(jnp.arange(t, dtype=jnp.float32), d)[None].astype(self.dtype)
+        time = embeddings.seconds_of(t, d)[None].astype(self.dtype)
         region = self._expand("region", region)
         frame = self._expand("frame", sound + time)
         levels = jnp.stack([scene.astype(self.dtype), region, frame], axis=2)  # [b, t, 3, count, d]

@@ -13,7 +13,7 @@ from ssu_jax.encoders.pyramid import PyramidEncoder
 from ssu_jax.models.ssuformer.consistency import RegionCaptionConsistency
 from ssu_jax.models.ssuformer.fusion import MultiModalityIntegration, QueryTokenGenerator
 from ssu_jax.models.ssuformer.mask_collaboration import MaskCollaboration, Region
-from ssu_jax.models.ssuformer.mask_decoder import MaskHead, PixelDecoder, PixelFeatures
+from ssu_jax.models.ssuformer.mask_decoder import MaskHead, PixelDecoder
 from ssu_jax.models.ssuformer.prompted_experts import HierarchicalPrompts
 from ssu_jax.models.ssuformer.text_decoder import Context, TextDecoder
 from ssu_jax.tokenizer import PAD
@@ -23,7 +23,7 @@ from ssu_jax.types import Batch, Outputs
 class Fused(NamedTuple):
     """Everything known of b x t frames before masks and words."""
 
-    pixels: PixelFeatures  # maps of b * t frames
+    pixels: Any  # [b * t, y / 4, x / 4, c]
     visual: Any  # [b * t, n, d]
     audio: Any  # [b * t, q, d]
     sound: Any  # [b, t, d]: mean audio token of the second
@@ -70,8 +70,8 @@ class SSUFormer(nn.Module):
         outputs = Outputs(None, None, audible_logits=self.audible_head(fused.sound).astype(jnp.float32))
         mask_logits = None
         if not self.config.text_only:
-            mask_logits = self.mask_head(fused.pixels, fused.audio, size)
-            semantic = self.semantic_head(fused.pixels.quarter).astype(jnp.float32)
+            mask_logits = self.mask_head(fused.pixels, fused.audio)
+            semantic = self.semantic_head(fused.pixels).astype(jnp.float32)
             outputs = outputs._replace(
                 mask_logits=mask_logits.reshape(b, t, size, size),
                 semantic_logits=semantic.reshape(b, t, *semantic.shape[1:]),
@@ -97,9 +97,9 @@ class SSUFormer(nn.Module):
         visual, queries = self.fusion(tokens, queries.reshape(b * t, *queries.shape[2:]))
         return Fused(self.pixel_decoder(features, visual), visual, queries, audio.mean(axis=2))
 
-    def masks(self, fused: Fused, size: int) -> Float[Array, "b y x"]:
+    def masks(self, fused: Fused) -> Float[Array, "b y x"]:
         """Mask probabilities of every frame."""
-        return jax.nn.sigmoid(self.mask_head(fused.pixels, fused.audio, size))
+        return jax.nn.sigmoid(self.mask_head(fused.pixels, fused.audio))
 
     def context(
         self,
@@ -114,7 +114,7 @@ class SSUFormer(nn.Module):
         bias, region, prompts = [jnp.zeros(tokens[0].shape[:2], jnp.float32)], None, None
         if self.uses_mcm:
             flat = frames.reshape(b * t, *frames.shape[2:])
-            region = self.mask_collaboration(flat, fused.pixels.quarter, masks)
+            region = self.mask_collaboration(flat, fused.pixels, masks)
             tokens.append(region.tokens)
             bias.append(region.bias)
         if self.config.mohe:

@@ -1,0 +1,74 @@
+"""The paper's boxes one by one."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ssu_jax.config import ModelConfig
+from ssu_jax.encoders.pyramid import Features
+from ssu_jax.models.ssuformer.mask_collaboration import MaskCollaboration
+from ssu_jax.models.ssuformer.mask_decoder import MaskHead, PixelDecoder
+
+CONFIG = ModelConfig(width=16, num_heads=2, pixel_width=8, region_tokens=4)
+
+
+def mcm(frames, masks):
+    module = MaskCollaboration(CONFIG)
+    features = jnp.zeros((1, 8, 8, 8))
+    return module.apply(module.init(jax.random.key(0), frames, features, masks), frames, features, masks)
+
+
+def test_region_tokens_see_only_what_lies_under_the_mask():
+    rng = np.random.default_rng(0)
+    frames = jnp.asarray(rng.normal(size=(1, 32, 32, 3)), jnp.float32)
+    masks = jnp.zeros((1, 32, 32)).at[:, 8:16, 8:24].set(1.0)
+    outside = jnp.where(masks[..., None] > 0, frames, 9.0)
+    inside = jnp.where(masks[..., None] > 0, 9.0, frames)
+    before, other, changed = mcm(frames, masks), mcm(outside, masks), mcm(inside, masks)
+    # Two of the 16 cells are covered: they come first, the others weigh next to nothing.
+    assert (np.asarray(before.bias[0, :2]) > -0.01).all()
+    assert (np.asarray(before.bias[0, 2:4]) < -9.0).all()
+    np.testing.assert_allclose(before.tokens[0, :2], other.tokens[0, :2], atol=1e-5)
+    np.testing.assert_allclose(before.summary, other.summary, atol=1e-4)
+    assert np.abs(before.summary - changed.summary).max() > 1e-2
+
+
+def test_region_tokens_know_where_they_are():
+    frames = jnp.ones((1, 32, 32, 3))
+    left = mcm(frames, jnp.zeros((1, 32, 32)).at[:, :8, :8].set(1.0))
+    right = mcm(frames, jnp.zeros((1, 32, 32)).at[:, :8, 24:].set(1.0))
+    assert np.abs(left.summary - right.summary).max() > 1e-2
+
+
+def test_an_empty_mask_gives_the_null_token():
+    frames, empty = jnp.ones((1, 32, 32, 3)), jnp.zeros((1, 32, 32))
+    region = mcm(frames, empty)
+    np.testing.assert_allclose(region.summary[0], region.tokens[0, -1], atol=1e-5)
+    weights = jax.nn.softmax(region.bias[0])
+    assert weights[-1] > 0.99
+
+
+def test_mask_head_is_the_union_of_its_queries():
+    """One query on the left half and one on the right: their smooth maximum covers both and nothing else."""
+    config = ModelConfig(width=4)
+    pixels = jnp.zeros((1, 4, 6, 2)).at[:, :, :2, 0].set(1.0).at[:, :, 4:, 1].set(1.0)
+    head = MaskHead(config)
+    queries = jnp.eye(2, 4)[None]
+    params = head.init(jax.random.key(0), pixels, queries)["params"]
+    params = jax.tree.map(jnp.zeros_like, params)
+    params["hidden"]["kernel"] = jnp.eye(4)
+    # [hidden, sub-pixel, channel]: query 0 reads channel 0, query 1 channel 1, in the first sub-pixel column only.
+    kernel = jnp.zeros((4, 4, 4, 3)).at[0, :, 0, 0].set(20.0).at[1, :, 0, 1].set(20.0)
+    params["embedding"]["kernel"] = kernel.reshape(4, 48)
+    union = np.asarray(head.apply({"params": params}, pixels, queries))
+    assert union.shape == (1, 16, 24)
+    assert (union[0, :, [0, 4, 16, 20]] > 0).all()
+    assert (union[0, :, [8, 12]] < 0).all()
+    assert (union[0, :, 1::4] < 0).all()
+
+
+def test_pixel_decoder_is_at_stride_4():
+    maps = tuple(jnp.ones((2, 32 // s, 32 // s, 4)) for s in (4, 8, 16, 32))
+    features, fused = Features(jnp.ones((2, 16, 16, 4)), maps), jnp.ones((2, 1, 16))
+    decoder = PixelDecoder(CONFIG)
+    assert decoder.apply(decoder.init(jax.random.key(0), features, fused), features, fused).shape == (2, 8, 8, 8)
