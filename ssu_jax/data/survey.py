@@ -72,6 +72,11 @@ class VideoInfo:
         """When the picture of a second is taken: in its middle, or with the last picture if that comes before."""
         return min(second + 0.5, self.last_picture_seconds)
 
+    def end_of(self, second: int) -> float:
+        """Until when a second's mask and sentence are shown; the last one stands until the video ends."""
+        last = second + 1 == self.num_seconds
+        return self.duration_seconds if last else float(second + 1)
+
 
 def survey(path: str | os.PathLike) -> VideoInfo:
     """Decodes the first picture, reads every packet, and says what there is.
@@ -193,9 +198,10 @@ class _Spans:
         missing = length - float(reached.end - reached.start) > _MISSING_SECONDS
         cut = media.mp4_is_cut(path) if "mp4" in named else False
         if cut or (named not in _WITHOUT_LENGTH and (missing or damaged)):
+            shown = float(self.video.end - self.video.start)
             raise UserError(
-                f"{path}: truncated: it announces {length:.1f} s and holds {float(self.video.end - self.video.start):.1f}"
-                " s of pictures: get the whole file, or keep what is there (ffmpeg -i IN -c copy OUT.mkv)"
+                f"{path}: truncated: it announces {length:.1f} s and holds {shown:.1f} s of pictures: "
+                "get the whole file, or keep what is there (ffmpeg -i IN -c copy OUT.mkv)"
             )
 
 

@@ -202,5 +202,5 @@ def _meter_ends(width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
             position = round(width * (1 - tick / METER_LOW_DB))
             draw.line([(position, 0), (position, height)], ink)
             if height >= 12:
-                draw.text((position + 3, height / 2), f"{tick} dB", ink, _font(min(height - 2, 14)), anchor="lm")
+                draw.text((position + 3, height / 2), f"{tick} dB", ink, _font(min(height - 2, 20)), anchor="lm")
     return np.array(images[0]), np.array(images[1])

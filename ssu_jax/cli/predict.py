@@ -1,0 +1,31 @@
+"""`ssu predict`: videos -> masks, sentences, annotated videos."""
+
+HELP = "describe videos: a mask of what sounds and a sentence for every second, and an annotated video"
+EPILOG = "ssu predict my.mp4 --out predictions"
+
+
+def add_arguments(parser) -> None:
+    """Videos, checkpoint, where results go and which."""
+    parser.add_argument("videos", nargs="+", metavar="VIDEO", help="video files of any common kind and length")
+    parser.add_argument(
+        "--checkpoint",
+        metavar="C",
+        help="a working directory, one of its checkpoints or an exported folder (default: the shipped model)",
+    )
+    parser.add_argument(
+        "--out", default="predictions", metavar="DIR", help="results go to DIR/<video name>/ (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--only",
+        default="json,vtt,masks,overlay",
+        metavar="KINDS",
+        help="which results, with commas (default: %(default)s)",
+    )
+
+
+def run(args) -> int:
+    """Describes every video; 0 when all are done."""
+    from ssu_jax.inference import describing
+
+    describing.describe_videos(args.videos, args.checkpoint, args.out, only=args.only)
+    return 0

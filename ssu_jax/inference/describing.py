@@ -1,0 +1,72 @@
+"""Videos in, results on disk: what `ssu predict` runs."""
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+import tqdm
+
+from ssu_jax.data.survey import VideoInfo, survey
+from ssu_jax.inference import outputs
+from ssu_jax.types import UserError
+
+# Where no terminal redraws a bar, a line now and then.
+_LINE_SECONDS = 15.0
+
+
+def describe_videos(
+    videos: Sequence[str | os.PathLike],
+    checkpoint: str | None,
+    out: str | os.PathLike,
+    only: str = ",".join(outputs.KINDS),
+) -> None:
+    """Describes every video into `out`/<its name>/ and says where the results lie.
+
+    only: kinds of results with commas between. Raises UserError before any work for an unknown kind, two videos
+    of one name, a file that is no sound video, an unusable checkpoint; later for a place that cannot be written.
+    """
+    kinds = _kinds(only)
+    folders = outputs.folders_for(videos, out)
+    infos = [survey(video) for video in videos]
+    from ssu_jax.inference.predictor import Predictor  # loads jax: not before the cheap checks
+
+    predictor = Predictor.from_checkpoint(checkpoint)
+    for info, folder in zip(infos, folders, strict=True):
+        described = predictor.predict(info)
+        with _progress(info) as advance:
+            outputs.write(described, folder, kinds, advance)
+        written = [outputs.NAMES[kind] + ("/" if kind == "masks" else "") for kind in kinds]
+        print(f"{info.path}: {info.num_seconds} s described in {folder}{os.sep} ({', '.join(written)})", flush=True)
+        for note in described.notes:
+            print(f"  note: {note}", flush=True)
+
+
+def _kinds(only: str) -> list[str]:
+    kinds = [kind.strip() for kind in only.split(",") if kind.strip()]
+    unknown = [kind for kind in kinds if kind not in outputs.KINDS]
+    if unknown or not kinds:
+        raise UserError(f"--only: {unknown[0] if unknown else only!r} is none of {', '.join(outputs.KINDS)}")
+    return list(dict.fromkeys(kinds))
+
+
+@contextlib.contextmanager
+def _progress(info: VideoInfo) -> Iterator[Callable[[int], None]]:
+    """A bar on a terminal, plain lines elsewhere; both count seconds of the video."""
+    if sys.stderr.isatty():
+        with tqdm.tqdm(total=info.num_seconds, unit="s", desc=info.path.name, dynamic_ncols=True) as bar:
+            yield bar.update
+        return
+    done, start, said = 0, time.monotonic(), time.monotonic()
+
+    def advance(seconds: int) -> None:
+        nonlocal done, said
+        done += seconds
+        now = time.monotonic()
+        if now - said > _LINE_SECONDS and done < info.num_seconds:
+            left = (now - start) / done * (info.num_seconds - done)
+            print(f"{info.path.name}: {done} of {info.num_seconds} s, {left:.0f} s left", file=sys.stderr, flush=True)
+            said = now
+
+    yield advance
