@@ -36,7 +36,7 @@ class MaskLayer:
         if not mask.any():
             return
         stroke = max(1, round(max(mask.shape) / 250))
-        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        rows, columns = np.flatnonzero(mask.any(1)).tolist(), np.flatnonzero(mask.any(0)).tolist()
         self._box = (
             slice(max(rows[0] - stroke, 0), rows[-1] + stroke + 1),
             slice(max(columns[0] - stroke, 0), columns[-1] + stroke + 1),
