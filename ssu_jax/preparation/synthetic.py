@@ -43,7 +43,7 @@ def prepare(directory, split: str, *, num_clips: int, seed: int, num_shards: int
         # A bar for a terminal only: a log file would fill with its repaints.
         progress = tqdm.tqdm(made_records, desc=split, total=num_clips, unit="clip", file=sys.stderr, disable=None)
         return records.write_split(
-            directory, split, progress, num_shards,
+            directory, split, iter(progress), num_shards,
             classes=SYNTHETIC_CLASSES, source=_source(seed, split, num_clips), overwrite=overwrite,
         )  # fmt: skip
 
@@ -53,7 +53,7 @@ def preview(path, split: str, *, num_clips: int, seed: int) -> None:
     _check(split, num_clips)
     clips = (synthetic.make_clip(seed, split, index) for index in range(num_clips))
     progress = tqdm.tqdm(clips, desc="preview", total=num_clips, unit="clip", file=sys.stderr, disable=None)
-    writer.write_preview(path, progress)
+    writer.write_preview(path, iter(progress))
 
 
 def default_workers(num_clips: int) -> int:

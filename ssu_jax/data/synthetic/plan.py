@@ -143,9 +143,10 @@ def place(things: list[Thing], streams: Streams, attempt: int) -> list[Thing]:
     # Later attempts shrink the objects a little, so that a crowded clip always finds room.
     shrink = max(0.97**attempt, 0.8)
     for _ in range(300):
-        cells = rng.permutation(6)[: len(seen)]
+        cells = rng.permutation(6)[: len(seen)].tolist()
+        zones = [cell // 2 for cell in cells]
         placed = [
-            _with_motion(thing, rng, cell, np.sum(cells // 2 == cell // 2) > 1, _area(rng, len(seen), streams) * shrink)
+            _with_motion(thing, rng, cell, zones.count(cell // 2) > 1, _area(rng, len(seen), streams) * shrink)
             for thing, cell in zip(seen, cells, strict=True)
         ]
         if all(thing is not None for thing in placed) and _apart(placed):
