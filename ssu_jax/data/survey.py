@@ -18,7 +18,7 @@ MAX_SECONDS = 24 * 3600.0
 # These have no header that knows the length: what is there is all there is.
 _WITHOUT_LENGTH = ("mpegts", "mpeg")
 # Headers round, and count a stream's delay; what is missing beyond this was cut off.
-_MISSING_SECONDS = 1.0
+_MISSING_SECONDS = 0.5
 # A shift of sound or pictures that a person would notice and wants to be told of.
 _NOTED_SECONDS = 0.25
 
@@ -87,11 +87,10 @@ def survey(path: str | os.PathLike) -> VideoInfo:
     path = pathlib.Path(path)
     picture = _first_picture(path)
     spans = _Spans(path)
-    end = spans.video.end
-    interval = float(spans.video.end - spans.video.start) / spans.video.count
-    duration = float(end - picture.start)
-    if spans.declared and abs(spans.declared - duration) <= 1.5 * interval:
-        duration = spans.declared  # exact where packets carry rounded lengths
+    duration = float(spans.video.end - picture.start)
+    last = float(spans.video.last - picture.start)
+    if last < spans.declared < duration:
+        duration = spans.declared  # the edit list ends within the last picture
     if not 0 < duration <= MAX_SECONDS:
         raise UserError(
             f"{path}: lasts {duration / 3600:.1f} hours, at most {MAX_SECONDS / 3600:.0f} are read: cut it in parts"
@@ -111,7 +110,7 @@ def survey(path: str | os.PathLike) -> VideoInfo:
         orientation=picture.orientation,
         start=picture.start,
         duration_seconds=duration,
-        last_picture_seconds=max(0.0, float(spans.video.last - picture.start)),
+        last_picture_seconds=max(0.0, last),
         sample_rate=spans.sample_rate if spans.sound.count else 0,
         channels=spans.channels if spans.sound.count else 0,
         sound_seconds=heard,
@@ -167,8 +166,9 @@ class _Span:
             return
         time = stamp * packet.time_base
         self.start = min(self.start, time) if self.count else time
-        self.last = max(self.last, time) if self.count else time
-        self.end = max(self.end, time + (packet.duration or 0) * packet.time_base) if self.count else time
+        if not self.count or time >= self.last:
+            # Only the length of the last packet counts: in the order of coding the others' say little.
+            self.last, self.end = time, time + (packet.duration or 0) * packet.time_base
         self.count += 1
 
 
@@ -181,7 +181,7 @@ class _Spans:
             video, sound = media.video_stream(container), media.sound_stream(container)
             named = container.format.name
             self.notes = _notes_on_streams(container, sound)
-            self.declared = float(video.duration * video.time_base) if video.duration and "mp4" in named else None
+            self.declared = float(video.duration * video.time_base) if video.duration and "mp4" in named else 0.0
             self.sample_rate = sound.codec_context.sample_rate if sound else 0
             self.channels = sound.codec_context.channels if sound else 0
             damaged = False

@@ -20,13 +20,14 @@ METER_LOW_DB = -60.0
 _METER_COLOURS = ((-60.0, (48, 192, 96)), (-18.0, (232, 200, 48)), (-6.0, (236, 72, 56)))
 
 _FILL_OPACITY = 0.38
+_HALF = 128  # of 1/256: rounds where the sum is cut to whole levels
 _CELL_MIN_WIDTH = 192
 
 
 class MaskLayer:
     """A mask made ready to be laid on many frames: a light fill, an outline, and a dark line around it.
 
-    Each output pixel is (frame * keep + add) / 256, computed inside the mask's bounding box only.
+    Each output pixel is (frame * keep + add) / 256, rounded, computed inside the mask's bounding box only.
     """
 
     def __init__(self, mask: Shaped[np.ndarray, "y x"], colour: tuple[int, int, int] = PREDICTED_COLOUR):
@@ -45,14 +46,15 @@ class MaskLayer:
         outline = inside & _dilate(~inside, stroke, border=_touches_border(self._box, mask.shape))
         halo = _dilate(inside, stroke) & ~inside
         self._keep = np.full(inside.shape + (1,), 256, np.uint16)
-        self._add = np.zeros(inside.shape + (3,), np.uint16)
+        self._add = np.full(inside.shape + (3,), _HALF, np.uint16)
         for region, opacity, paint in (
             (inside, _FILL_OPACITY, colour),
             (outline, 1.0, colour),
             (halo, 0.55, (0, 0, 0)),
         ):
-            self._keep[region] = round(256 * (1 - opacity))
-            self._add[region] = np.array([round(256 * opacity) * channel for channel in paint], np.uint16)
+            share = round(256 * opacity)
+            self._keep[region] = 256 - share
+            self._add[region] = [share * channel + _HALF for channel in paint]
 
     def draw_on(self, frame: UInt8[np.ndarray, "y x 3"]) -> None:
         """Changes the frame, which has the mask's size."""
