@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Float64, Int64
 
 THRESHOLD = 0.5
 BETA_SQUARED = 0.3
+AVSBENCH_BATCH_SIZE = 4  # videos, in that project's test scripts
 
 # AVSBench: IoU's denominator, the thresholds of the F curve, and the denominator of its precision and recall.
 _IOU_EPSILON = 1e-7

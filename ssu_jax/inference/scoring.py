@@ -1,0 +1,103 @@
+"""A checkpoint and records in, the table and metrics.json out: what `ssu evaluate` runs."""
+
+import json
+import os
+import pathlib
+import sys
+
+import tqdm
+
+from ssu_jax import files
+from ssu_jax.data.records import RecordSource
+from ssu_jax.metrics import report
+from ssu_jax.metrics.segmentation import AVSBENCH_BATCH_SIZE
+from ssu_jax.types import UserError
+
+
+def score_checkpoint(
+    checkpoint: str | None,
+    directory: str,
+    split: str,
+    *,
+    out: str | None = None,
+    batch_size: int | None = None,
+    num_clips: int = 0,
+    protocol: str = "ssu",
+    seed: int = 0,
+) -> pathlib.Path:
+    """Scores a checkpoint on a split, prints the table, writes the flat metrics as JSON, returns where.
+
+    out: None is `metrics-<records' digest>-<split>.json` in the checkpoint's folder, or in the current one where
+    that cannot be written. batch_size: None is the configuration's, for the AVSBench protocol the published one.
+    Raises UserError for unusable records, checkpoint, numbers or place: before the model runs, where possible.
+    """
+    if (batch_size is not None and batch_size < 1) or num_clips < 0:
+        raise UserError(f"--batch-size must be at least 1 and --num-clips at least 0, got {batch_size}, {num_clips}")
+    digest = RecordSource(directory, split).digest
+    if out:
+        place = pathlib.Path(out)
+        _check_writable(place)
+    metrics, folder = _run(checkpoint, directory, split, batch_size, num_clips, protocol, seed)
+    print(report.table(metrics), flush=True)
+    content = json.dumps(metrics, indent=1, allow_nan=False) + "\n"
+    if not out:
+        place = folder / _default_name(digest, split, protocol, num_clips)
+        try:
+            _check_writable(place)
+        except UserError:
+            place = pathlib.Path(place.name).absolute()
+            print(f"{folder} cannot be written: the figures go to the current folder", file=sys.stderr)
+    files.atomic_write(place, content)
+    print(f"\nfigures in {place}", flush=True)
+    return place
+
+
+def _run(checkpoint, directory, split, batch_size, num_clips, protocol, seed) -> tuple[dict, pathlib.Path]:
+    """(metrics, the folder that the checkpoint names)."""
+    import jax
+
+    from ssu_jax import checkpoint as checkpoints
+    from ssu_jax import evaluation, models
+    from ssu_jax.checkpoint.loading import SHIPPED
+    from ssu_jax.inference import loading
+    from ssu_jax.models import decoding
+
+    step_or_folder = checkpoints.locate(checkpoint)
+    config, tokenizer, params = checkpoints.read_model(step_or_folder, loading.parameter_shapes)
+    if batch_size is None:
+        batch_size = AVSBENCH_BATCH_SIZE if protocol == "avsbench" else config.eval.batch_size
+    with tqdm.tqdm(desc=split, unit="clip", file=sys.stderr, dynamic_ncols=True, disable=None) as bar:
+
+        def advance(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        metrics = evaluation.evaluate(
+            decoding.make_describe(models.build(config), config),
+            jax.device_put(params),
+            config,
+            tokenizer,
+            directory=directory,
+            split=split,
+            batch_size=batch_size,
+            num_clips=num_clips,
+            protocol=protocol,
+            seed=seed,
+            progress=advance,
+        )
+    metrics |= {"model": config.name, "step": checkpoints.made_by(step_or_folder).get("step")}
+    return metrics, SHIPPED if checkpoint is None else pathlib.Path(checkpoint).absolute()
+
+
+def _default_name(digest: str, split: str, protocol: str, num_clips: int) -> str:
+    """Other figures of the same records get other names: none replaces the whole table."""
+    kind = ("" if protocol == "ssu" else f"-{protocol}") + (f"-first{num_clips}" if num_clips else "")
+    return f"metrics-{digest[:12]}-{split}{kind}.json"
+
+
+def _check_writable(place: pathlib.Path) -> None:
+    if place.is_dir():
+        raise UserError(f"cannot write {place}: it is a folder; give the name of a file")
+    folder = files.make_folder(place.absolute().parent)
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"cannot write {place}: no permission to write there: choose another place")
