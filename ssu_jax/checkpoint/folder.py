@@ -38,7 +38,7 @@ class Model(NamedTuple):
 def write_folder(folder: pathlib.Path, model: Model, dtype: str, made_by: dict[str, Any]) -> None:
     """Writes the four files, the manifest last. Raises UserError if the place cannot be written."""
     flat = flax.traverse_util.flatten_dict(model.params, sep="/")
-    stored = {name: np.ascontiguousarray(leaf, STORED_TYPES[dtype]) for name, leaf in sorted(flat.items())}
+    stored = {name: np.asarray(leaf, STORED_TYPES[dtype], order="C") for name, leaf in sorted(flat.items())}
     contents = {
         WEIGHTS: safetensors.numpy.save(stored, metadata={"format": FORMAT}),
         CONFIG: json.dumps(model.config.to_dict(), indent=2, sort_keys=True) + "\n",
