@@ -2,6 +2,7 @@
 
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -72,9 +73,7 @@ def test_consistency_is_a_distance_and_contrast_prefers_the_pair():
     batch = batch_of(text_ids=ids, masks=masks, frame_valid=valid(1, 2))
 
     def terms(seen, written):
-        outputs = Outputs(
-            None, None, region_embedding=seen, text_embedding=written, embedding_scale=jnp.float32(10.0)
-        )
+        outputs = Outputs(None, None, region_embedding=seen, text_embedding=written, embedding_scale=jnp.float32(10.0))
         return losses.consistency_terms(outputs, batch)
 
     right, wrong = terms(unit, unit), terms(unit, unit[:, ::-1])
@@ -99,12 +98,11 @@ def test_equal_sentences_share_the_target():
 
 def test_weight_zero_takes_a_term_out():
     config = sizes.tiny()
-    import jax
 
     model = models.build(config)
     params = models.init(model, config, jax.random.key(0))
     batch = models.example_batch(config)
-    outputs = model.apply({"params": params}, batch)
+    outputs = jax.jit(lambda p: model.apply({"params": p}, batch))(params)
     total, terms = losses.total_loss(outputs, batch, config.losses)
     assert set(terms) == {
         "mask", "dice", "semantic", "caption", "language_model", "rcc", "contrastive", "audible", "scene",

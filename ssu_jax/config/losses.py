@@ -19,6 +19,6 @@ class LossConfig:
     contrastive: float = option(0.05, "keeps small encoders that are trained along from collapsing under rcc", low=0.0)
     scene: float = option(0.05, "cross-entropy of the scene class", low=0.0)
     audible: float = option(0.5, "binary cross-entropy of the classes heard each second", low=0.0)
-    semantic: float = option(0.5, "cross-entropy of the class of every pixel, silent objects too", low=0.0)
+    semantic: float = option(1.0, "cross-entropy of the class of every pixel, silent objects too", low=0.0)
     balance: float = option(0.01, "router load balance", low=0.0)
     router_z: float = option(1e-3, "router z-loss", low=0.0)

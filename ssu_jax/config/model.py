@@ -20,7 +20,9 @@ class AudioEncoderConfig:
     """A convolution stack on one 96 x 64 log-mel patch a second."""
 
     kind: str = option("patches", "which encoder", choices=("patches",))
-    widths: tuple[int, ...] = option((32, 64, 96), "channels of the stages, at strides 4, 8 and 16 of time and mel", low=1)
+    widths: tuple[int, ...] = option(
+        (32, 64, 96), "channels of the stages, at strides 4, 8 and 16 of time and mel", low=1
+    )
 
 
 @dataclasses.dataclass

@@ -9,12 +9,12 @@ from ssu_jax.config.options import option
 class TrainConfig:
     """One run: the same config, data and device count give the same weights, bit for bit."""
 
-    num_steps: int = option(4000, "optimizer steps", low=1)
+    num_steps: int = option(3400, "optimizer steps", low=1)
     batch_size: int = option(16, "clips a step, over all devices", low=1)
     grad_accumulation: int = option(1, "slices of the batch whose gradients are averaged", low=1)
     seed: int = option(0, "source of every random key and of the data order", low=0)
     learning_rate: float = option(1.5e-3, "peak of the schedule", low=0.0, high=1.0)
-    warmup_steps: int = option(200, "steps of linear warm-up", low=0)
+    warmup_steps: int = option(100, "steps of linear warm-up", low=0)
     final_learning_rate: float = option(0.01, "end of the cosine, share of the peak", low=0.0, high=1.0)
     weight_decay: float = option(0.05, "AdamW decay, on matrices only", low=0.0, high=1.0)
     beta2: float = option(0.98, "AdamW second-moment decay", low=0.0, high=1.0)
@@ -23,7 +23,7 @@ class TrainConfig:
     ground_truth_mask_share: float = option(0.6, "share of the run in which MCM moves from true to predicted masks",
                                             low=0.0, high=1.0)  # fmt: skip
     log_every_steps: int = option(20, "steps between log lines", low=1)
-    checkpoint_every_steps: int = option(500, "steps between checkpoints", low=1)
-    picture_every_steps: int = option(1000, "steps between TensorBoard pictures; 0 draws none", low=0)
+    checkpoint_every_steps: int = option(200, "steps between checkpoints", low=1)
+    picture_every_steps: int = option(800, "steps between TensorBoard pictures; 0 draws none", low=0)
     max_skipped_in_row: int = option(10, "non-finite updates in a row that end the run", low=1)
     max_skipped_steps: int = option(100, "non-finite updates in all that end the run", low=1)

@@ -95,7 +95,7 @@ def test_greedy_takes_the_likeliest_word_of_the_teacher_forced_pass(tiny):
     config, model, params, batch = tiny
     masks, ids = decoding.make_describe(model)(params, batch.frames, batch.log_mel, batch.frame_valid)
     del masks
-    outputs = model.apply({"params": params}, batch._replace(text_ids=ids))
+    outputs = jax.jit(lambda p: model.apply({"params": p}, batch._replace(text_ids=ids)))(params)
     likeliest = np.asarray(outputs.text_logits.argmax(-1))
     ids = np.asarray(ids)
     ended = np.cumsum(ids == 2, axis=-1) - (ids == 2) > 0
@@ -107,6 +107,7 @@ def test_greedy_takes_the_likeliest_word_of_the_teacher_forced_pass(tiny):
 def test_mcm_sees_the_true_mask_when_told_to(tiny):
     _, model, params, batch = tiny
 
+    @jax.jit
     def words(masks, mix):
         changed = batch._replace(masks=masks)
         return model.apply({"params": params}, changed, mix, rngs={"mask": jax.random.key(0)}).text_logits
@@ -120,8 +121,7 @@ def test_bfloat16_stays_near_float32(tiny):
     config, model, params, batch = tiny
     half = sizes.tiny()
     half.model.dtype = "bfloat16"
-    full = model.apply({"params": params}, batch)
-    rough = models.build(half).apply({"params": params}, batch)
+    full, rough = (jax.jit(m.apply)({"params": params}, batch) for m in (model, models.build(half)))
     assert rough.mask_logits.dtype == jnp.float32
     assert np.abs(full.mask_logits - rough.mask_logits).mean() < 0.1 * np.abs(full.mask_logits).mean()
     assert config.model.dtype == "float32"

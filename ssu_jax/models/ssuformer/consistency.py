@@ -31,7 +31,8 @@ class RegionCaptionConsistency(nn.Module):
         # Words are paired with their neighbours, so that "red bell" differs from "bell ... red".
         words = nn.relu(nn.Conv(2 * width, (3,), dtype=self.dtype, name="phrases")(words))
         mask = (ids != PAD).astype(self.dtype)[..., None]
-        written = nn.Dense(width, dtype=self.dtype, name="text")((words * mask).sum(axis=1) / mask.sum(axis=1))
+        total = jnp.maximum(mask.sum(axis=1), 1.0)
+        written = nn.Dense(width, dtype=self.dtype, name="text")((words * mask).sum(axis=1) / total)
         scale = self.param("log_scale", nn.initializers.constant(2.3), ())
         return _unit(seen), _unit(written), jnp.exp(jnp.minimum(scale, 4.6))
 

@@ -23,9 +23,7 @@ class QueryTokenGenerator(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(
-        self, audio: Float[Array, "b t a d"], frame_valid: Bool[Array, "b t"]
-    ) -> Float[Array, "b t q d"]:
+    def __call__(self, audio: Float[Array, "b t a d"], frame_valid: Bool[Array, "b t"]) -> Float[Array, "b t q d"]:
         b, t, a, d = audio.shape
         config, q = self.config, self.config.num_queries
         seconds = embeddings.seconds_of(t, d)

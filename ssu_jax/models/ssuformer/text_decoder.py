@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 from ssu_jax.config.model import ModelConfig
 from ssu_jax.layers.attention import Cache, empty_cache
 from ssu_jax.layers.transformer import CausalAttentionBlock, ContextAttentionBlock, FeedForwardBlock
-from ssu_jax.models.ssuformer.prompted_experts import LanguageModelExpert, Prompts, PromptedExperts
+from ssu_jax.models.ssuformer.prompted_experts import LanguageModelExpert, PromptedExperts, Prompts
 
 
 class Context(NamedTuple):
@@ -70,9 +70,7 @@ class TextDecoder(nn.Module):
     def has_lm(self) -> bool:
         return self.config.mohe and self.config.language_model.enabled
 
-    def __call__(
-        self, ids: Int[Array, "b l"], context: Context, mask: Bool[Array, "b l"], train: bool
-    ) -> Words:
+    def __call__(self, ids: Int[Array, "b l"], context: Context, mask: Bool[Array, "b l"], train: bool) -> Words:
         x = self.embed(ids) + self.position[None, : ids.shape[1]].astype(self.dtype)
         stats = []
         for layer, attention in enumerate(self.self_attention):
