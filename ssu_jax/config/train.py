@@ -9,7 +9,7 @@ from ssu_jax.config.options import option
 class TrainConfig:
     """One run: the same config, data and device count give the same weights, bit for bit."""
 
-    num_steps: int = option(3400, "optimizer steps", low=1)
+    num_steps: int = option(3200, "optimizer steps", low=1)
     batch_size: int = option(16, "clips a step, over all devices", low=1)
     grad_accumulation: int = option(1, "slices of the batch whose gradients are averaged", low=1)
     seed: int = option(0, "source of every random key and of the data order", low=0)
