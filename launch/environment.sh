@@ -71,8 +71,7 @@ prepare_environment() {
   make_venv
   install packages --requirement "$ROOT/requirements.txt" --editable "$ROOT[test]"
   if [ "${1:-}" = --full ]; then
-    # Torch's own index holds its CPU build; PyPI's brings gigabytes of CUDA along on Linux.
-    install full --extra-index-url https://download.pytorch.org/whl/cpu \
-      --requirement "$ROOT/requirements.txt" --editable "$ROOT[test-full]"
+    # pip's own settings (PIP_FIND_LINKS and the like) decide which build of torch comes; the CPU one is enough.
+    install full --requirement "$ROOT/requirements.txt" --editable "$ROOT[test-full]"
   fi
 }
