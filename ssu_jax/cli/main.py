@@ -10,7 +10,6 @@ Nothing heavy is imported here, nor at the top of a verb's module: `ssu VERB --h
 import argparse
 import errno
 import importlib
-import importlib.util
 import os
 import sys
 import traceback
@@ -124,8 +123,6 @@ def _build(verbs: Sequence[str]) -> tuple[_Parser, dict[str, _VerbParser]]:
     parser.add_argument("--version", action="version", version=_version())
     choices = parser.add_subparsers(title="verbs", dest="verb", metavar="VERB", required=True, parser_class=_VerbParser)
     for verb in verbs:
-        if not importlib.util.find_spec(f"ssu_jax.cli.{verb}"):
-            continue
         module = importlib.import_module(f"ssu_jax.cli.{verb}")
         epilog = f"example:\n  {module.EPILOG}"
         if verb in CONFIGURED:

@@ -39,15 +39,7 @@ class Config:
             problems.insert(
                 0, f"schema_version is {self.schema_version}, this version of ssu_jax reads {SCHEMA_VERSION}"
             )
-        if self.model.seg_only and self.model.text_only:
-            problems.append("model.seg_only and model.text_only are both set: choose one")
-        if self.data.image_size % 32:
-            problems.append(f"data.image_size must be a multiple of 32, got {self.data.image_size}")
-        if self.train.batch_size % max(self.train.grad_accumulation, 1):
-            problems.append(
-                f"train.batch_size ({self.train.batch_size}) must be a multiple of "
-                f"train.grad_accumulation ({self.train.grad_accumulation})"
-            )
+        problems = problems or _contradictions(self)
         if problems:
             raise UserError("config: " + "; ".join(problems))
         return self
@@ -66,6 +58,28 @@ class Config:
                 "use the ssu_jax version that wrote it, or train anew"
             )
         return _from_dict(cls, tree, "config").validate()
+
+
+def _contradictions(config: Config) -> list[str]:
+    """Options that are each in range and do not go together."""
+    data, model, moe, train = config.data, config.model, config.model.moe, config.train
+    reachable = moe.num_experts // moe.num_groups if moe.two_step else moe.num_experts
+    wrong = {
+        "model.seg_only and model.text_only are both set: choose one": model.seg_only and model.text_only,
+        f"data.image_size must be a multiple of 32, got {data.image_size}": data.image_size % 32,
+        f"train.batch_size ({train.batch_size}) must be a multiple of train.grad_accumulation "
+        f"({train.grad_accumulation})": train.batch_size % train.grad_accumulation,
+        f"model.width ({model.width}) must be a multiple of model.num_heads ({model.num_heads}) and even":
+            model.width % model.num_heads or model.width % 2,
+        f"model.visual.widths and model.visual.depths must hold 4 numbers each, got {model.visual.widths} and "
+        f"{model.visual.depths}": len(model.visual.widths) != 4 or len(model.visual.depths) != 4,
+        f"model.moe.num_experts ({moe.num_experts}) must be a multiple of model.moe.num_groups ({moe.num_groups})":
+            moe.two_step and moe.num_experts % moe.num_groups,
+        f"model.moe.top_k ({moe.top_k}) is more than the experts that a token can reach ({reachable})":
+            model.mohe and moe.top_k > reachable,
+        "data.classes names a class twice": len(set(data.classes)) < len(data.classes),
+    }  # fmt: skip
+    return [problem for problem, holds in wrong.items() if holds]
 
 
 def _from_dict(cls, tree: dict, where: str):
