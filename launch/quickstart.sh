@@ -57,7 +57,7 @@ ssu evaluate --records "$out/data" --split test --out "$out/metrics_shipped.json
 say "5 of 5: describing a video"
 if [ -z "$video" ]; then
   video="$out/generated.mp4"
-  [ -f "$video" ] || ssu prepare synthetic --video "$video" --seed 7
+  [ -f "$video" ] || ssu prepare synthetic --preview "$video" --plain --split test --num-clips 2 --seed 8
 fi
 ssu predict "$video" --out "$out/predictions"
 name="$(basename "$video")"

@@ -22,6 +22,9 @@ def add_arguments(parser) -> None:
     synthetic.add_argument("--out", metavar="DIR", help="directory of the shards; splits may share it")
     synthetic.add_argument("--preview", metavar="FILE.mp4", help="write a few clips as a video to look at instead")
     synthetic.add_argument(
+        "--plain", action="store_true", help="draw nothing into the preview: a video to give to `ssu predict`"
+    )
+    synthetic.add_argument(
         "--split", default="train", metavar="NAME", help="train, val, test or test-shift (default: train)"
     )
     synthetic.add_argument(
@@ -45,7 +48,8 @@ def run(args) -> int:
     if bool(args.out) == bool(args.preview):
         raise UserError("ssu prepare synthetic wants either --out DIR or --preview FILE.mp4")
     if args.preview:
-        synthetic.preview(args.preview, args.split, num_clips=_or(args.num_clips, NUM_PREVIEW_CLIPS), seed=args.seed)
+        num_clips = _or(args.num_clips, NUM_PREVIEW_CLIPS)
+        synthetic.preview(args.preview, args.split, num_clips=num_clips, seed=args.seed, plain=args.plain)
         print(args.preview)
         return 0
     num_clips = _or(args.num_clips, NUM_CLIPS)

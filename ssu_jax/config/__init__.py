@@ -69,8 +69,8 @@ def _contradictions(config: Config) -> list[str]:
         f"data.image_size must be a multiple of 32, got {data.image_size}": data.image_size % 32,
         f"train.batch_size ({train.batch_size}) must be a multiple of train.grad_accumulation "
         f"({train.grad_accumulation})": train.batch_size % train.grad_accumulation,
-        f"model.width ({model.width}) must be a multiple of model.num_heads ({model.num_heads}) and even":
-            model.width % model.num_heads or model.width % 2,
+        f"model.width ({model.width}) must be a multiple of model.num_heads ({model.num_heads}) and of 4":
+            model.width % model.num_heads or model.width % 4,
         f"model.visual.widths and model.visual.depths must hold 4 numbers each, got {model.visual.widths} and "
         f"{model.visual.depths}": len(model.visual.widths) != 4 or len(model.visual.depths) != 4,
         f"model.moe.num_experts ({moe.num_experts}) must be a multiple of model.moe.num_groups ({moe.num_groups})":

@@ -48,12 +48,16 @@ def prepare(directory, split: str, *, num_clips: int, seed: int, num_shards: int
         )  # fmt: skip
 
 
-def preview(path, split: str, *, num_clips: int, seed: int) -> None:
-    """Writes the first clips of a split as a video with sound, masks and sentences. Raises UserError as `prepare`."""
+def preview(path, split: str, *, num_clips: int, seed: int, plain: bool = False) -> None:
+    """Writes the first clips of a split as a video with sound, masks and sentences; `plain`: with sound alone.
+
+    Raises UserError as `prepare`.
+    """
     _check(split, num_clips)
     clips = (synthetic.make_clip(seed, split, index) for index in range(num_clips))
     progress = tqdm.tqdm(clips, desc="preview", total=num_clips, unit="clip", file=sys.stderr, disable=None)
-    writer.write_preview(path, iter(progress))
+    write = writer.write_plain if plain else writer.write_preview
+    write(path, iter(progress))
 
 
 def default_workers(num_clips: int) -> int:

@@ -113,6 +113,24 @@ def write_preview(path, clips: Iterable[Clip]) -> None:
             start += len(clip.frames)
 
 
+def write_plain(path, clips: Iterable[Clip]) -> None:
+    """The clips as a camera would have taken them, nothing drawn in: a picture a second, and their sound.
+
+    Frame t of a clip is shown through second t. path, errors: as `write_preview`.
+    """
+    clips = iter(clips)
+    first = next(clips, None)
+    if first is None:
+        raise ValueError("write_plain wants at least one clip, got none")
+    with open_video(path, *first.frames.shape[1:3], sample_rate=first.sample_rate) as writer:
+        start = 0.0
+        for clip in itertools.chain([first], clips):
+            for second, frame in enumerate(clip.frames):
+                writer.write(frame, start + second, 1.0)
+            writer.write_sound(clip.sound[None])
+            start += len(clip.frames)
+
+
 def _write_clip(writer: VideoWriter, annotator: Annotator, clip: Clip, start: float) -> None:
     """Each frame stands still for its second; only the meter moves."""
     layout, rate = annotator.layout, clip.sample_rate

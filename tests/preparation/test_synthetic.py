@@ -115,3 +115,15 @@ def test_preview_has_pictures_and_sound(tmp_path):
         sound = np.concatenate([frame.to_ndarray().ravel() for frame in container.decode(audio=0)])
         assert np.abs(sound).max() > 0
     assert [found.name for found in tmp_path.iterdir()] == ["world.mp4"]
+
+
+def test_a_plain_preview_is_the_clip_with_nothing_drawn_in(tmp_path):
+    path = tmp_path / "plain.mp4"
+    assert (
+        main.main(["prepare", "synthetic", "--preview", str(path), "--plain", "--num-clips", "1", "--seed", "3"]) == 0
+    )
+    with av.open(path) as container:
+        frames = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+    clip = make_clip(3, "train", 0)
+    assert frames.shape == clip.frames.shape
+    assert np.abs(frames.astype(int) - clip.frames).mean() < 6  # H.264 at half the colour resolution
