@@ -47,6 +47,7 @@ class MixtureOfExperts(nn.Module):
         prompts = self.param("prompts", nn.initializers.normal(0.02), (num_experts, self.width))
         group_logits = self._group_logits(scene) if config.two_step and num_experts > 1 else None
         routing = router.route(self._logits(router_input, prompts), mask, config.top_k, group_logits)
+        self.sow("intermediates", "experts", routing.ids)  # for a look inside; free where nobody asks
         # A single expert takes all tokens whatever the capacity factor: it is the dense model.
         kind = config.dispatch if train and num_experts > 1 else "dense"
         capacity = dispatch.capacity_of(x.shape[0], num_experts, config.top_k, config.capacity_factor)
