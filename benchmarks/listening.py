@@ -22,9 +22,10 @@ from collections.abc import Iterator
 import numpy as np
 import tqdm
 
-from ssu_jax import checkpoint, files, models
+from ssu_jax import files, models
 from ssu_jax.data import pipeline, records
 from ssu_jax.data.synthetic import make_clip, make_counterfactual
+from ssu_jax.inference import loading
 from ssu_jax.metrics import segmentation
 from ssu_jax.models import decoding, postprocess
 from ssu_jax.types import Clip, UserError
@@ -69,8 +70,8 @@ class Listener:
     """A trained model that answers clips with masks and sentences."""
 
     def __init__(self, name: str | None):
-        """name: of a checkpoint, as `checkpoint.load_model` takes it."""
-        self._config, self._tokenizer, self._params = checkpoint.load_model(name)
+        """name: of a checkpoint, as `ssu evaluate` takes it."""
+        self._config, self._tokenizer, self._params = loading.load(name)
         self._describe = decoding.make_describe(models.build(self._config))
 
     def __call__(self, clips: list[Clip]) -> tuple[np.ndarray, list[list[str]]]:

@@ -43,7 +43,7 @@ def _loudness(clip) -> np.ndarray:
     return np.square(clip.sound.astype(np.int64).reshape(10, -1)).sum(1)
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def truth(listening):
     """What each clip truly sounds like."""
     _LOUDNESS.clear()
