@@ -22,7 +22,6 @@ _REMEDIES = {
     errno.EROFS: "the file system is read-only: choose another place",
     errno.ENOTDIR: "a part of the path is a file, not a folder: choose another place",
     errno.EISDIR: "a folder has that name: choose another one",
-    errno.ENOENT: "the folder does not exist: make it or choose another place",
     errno.ENAMETOOLONG: "the name is too long: choose a shorter one",
     errno.EEXIST: "something of that name stands in the way: choose another place",
 }

@@ -56,6 +56,10 @@ def encode_clip(clip: Clip) -> bytes:
     ):
         if found != t:
             raise ValueError(f"clip {clip.id}: {t} frames but {found} {name}")
+    if clip.frames.dtype != np.uint8 or clip.sound.dtype != np.int16:
+        raise ValueError(
+            f"clip {clip.id}: wanted uint8 frames and int16 sound, got {clip.frames.dtype}, {clip.sound.dtype}"
+        )
     masked = [item.masks for item in clip.objects if item.masks is not None]
     for item in clip.objects:
         if item.sounding.shape != (t,) or (item.masks is not None and item.masks.shape != (t, y, x)):

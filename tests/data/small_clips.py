@@ -1,5 +1,7 @@
 """Small hand-made clips: they take a millisecond, where a clip of the world takes many."""
 
+import os
+
 import numpy as np
 
 from ssu_jax.types import Clip, SoundObject
@@ -38,3 +40,8 @@ def small_clip(number: int = 0, t: int = 3, size: int = 16, sample_rate: int = 1
 def tiny_clip(number: int = 0) -> Clip:
     """The smallest useful clip: two frames of 8 x 8 and 20 samples, so that every byte of a file can be tried."""
     return small_clip(number, t=2, size=8, sample_rate=10)
+
+
+def leave_without_a_word(position: int):
+    """In place of an example: ends the process that makes it, as if all were well."""
+    os._exit(0)

@@ -10,7 +10,7 @@ import time
 import numpy as np
 import psutil
 import pytest
-from small_clips import CLASSES, small_clip
+from small_clips import CLASSES, leave_without_a_word, small_clip
 
 from ssu_jax.config import sizes
 from ssu_jax.data import audio, pipeline, records
@@ -117,6 +117,48 @@ def test_an_example_by_hand(config, tokenizer):
     np.testing.assert_allclose(example.log_mel[3:], np.log(0.01), rtol=1e-6)
 
 
+def test_training_sees_a_stretch_of_each_clip(config, tokenizer, tmp_path):
+    """Bells that sound in one second only: picture, mask, sentence and loud sound stay together."""
+    t = 8
+    clips = []
+    for number in range(12):
+        clip = small_clip(number, t=t, size=32)
+        at = np.arange(t) == number % t
+        mask = np.zeros((t, 32, 32), bool)
+        mask[:, 4:12, 4:12] = True
+        grey = np.where(at, 200, 20).astype(np.uint8)
+        clips.append(dataclasses.replace(
+            clip, frames=grey[:, None, None, None] * np.ones((t, 32, 32, 3), np.uint8),
+            captions=tuple("A bell rings." if flag else "" for flag in at), valid=np.ones(t, bool),
+            sound=clip.sound * np.repeat(at, 16000), objects=(SoundObject("bell", at, True, mask),),
+        ))  # fmt: skip
+    records.write_split(tmp_path, "train", clips, 1, classes=CLASSES, source={})
+    config.data.dir, config.data.num_frames, config.data.train_seconds = str(tmp_path), t, 3
+    config.data.augment.time_shift_seconds = 0.0
+    starts = set()
+    for batch in take(pipeline.train_batches(config, tokenizer, 0), 12):
+        assert batch.frames.shape[:2] == (4, 3)
+        told = (batch.text_ids == EOS).argmax(-1) > 1
+        np.testing.assert_array_equal(batch.frames.max((2, 3, 4)) > 100, told)
+        np.testing.assert_array_equal(batch.masks.any((2, 3)), told)
+        np.testing.assert_array_equal(batch.audible_labels[..., 0] == 1, told)
+        np.testing.assert_array_equal(batch.log_mel.max((2, 3)) > -2, told)
+        seen = np.nonzero(told)
+        starts |= set((batch.record[seen[0]] % t - seen[1]).tolist())
+    assert starts == set(range(6))
+    whole = next(pipeline.eval_batches(config, tokenizer, "train", 2))
+    assert whole.frames.shape[1] == t
+
+
+def test_a_record_is_changed_anew_each_time(config, tokenizer):
+    seen = {}
+    for batch in take(pipeline.train_batches(config, tokenizer, 0), 8):
+        for number, sound in zip(batch.record, batch.log_mel, strict=True):
+            seen.setdefault(int(number), []).append(sound)
+    assert all(len(sounds) > 2 for sounds in seen.values())
+    assert all((a != b).any() for sounds in seen.values() for a, b in zip(sounds, sounds[1:], strict=False))
+
+
 def test_longer_clips_are_cut_and_other_sizes_resized(config, tokenizer):
     clip = small_clip(0, t=6, size=64)
     example = pipeline.clip_to_example(clip, config.data, tokenizer)
@@ -219,6 +261,14 @@ def test_a_reader_that_ends_is_noticed(config, tokenizer, monkeypatch):
         take(batches, 100)
     assert caught.value.exit_code == 75
     assert time.monotonic() - started < 30
+
+
+@pytest.mark.slow
+def test_a_reader_that_leaves_without_a_word_is_noticed(monkeypatch):
+    monkeypatch.setattr(pipeline, "GRACE_SECONDS", 2)
+    batches = pipeline._run_in_grain(leave_without_a_word, 2, 0, 100, 1)
+    with pytest.raises(UserError, match="a reader process ended"):
+        next(batches)
 
 
 PARENT = """

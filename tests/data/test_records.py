@@ -1,6 +1,7 @@
 """Records: nothing is lost on the way to disk and back, and no damage is read as data."""
 
 import dataclasses
+import errno
 import json
 import os
 import pickle
@@ -91,7 +92,8 @@ def test_labels_without_pictures_and_sound():
     np.testing.assert_array_equal(with_masks.sounding_masks, clip.sounding_masks)
 
 
-@pytest.mark.parametrize("change", [{"valid": np.ones(2, bool)}, {"captions": ("", "")}, {"frame_times": np.zeros(4)}])
+@pytest.mark.parametrize("change", [{"valid": np.ones(2, bool)}, {"captions": ("", "")}, {"frame_times": np.zeros(4)},
+                                    {"frames": np.zeros((3, 16, 16, 3))}, {"sound": np.zeros(9)}])  # fmt: skip
 def test_clips_that_do_not_fit_together_are_refused(change):
     with pytest.raises(ValueError, match="clip-0000"):
         records.encode_clip(dataclasses.replace(small_clip(), **change))
@@ -168,6 +170,16 @@ def test_interrupted_write_leaves_nothing_and_keeps_the_old(tmp_path):
         if not overwrite:
             write(tmp_path)
     assert records.verify(tmp_path) == []
+
+
+def test_full_disk(tmp_path, monkeypatch):
+    def write_full(self, record):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tfrecord.ShardWriter, "write", write_full)
+    with pytest.raises(UserError, match="the disk is full"):
+        write(tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_killed_writer_leaves_nothing_under_a_final_name(tmp_path):
