@@ -39,6 +39,8 @@ def evaluate(
 ) -> Metrics:
     """Scores of the first `num_clips` records (0: all) of a split; None where there is no ground truth.
 
+    Of a clip longer than the model's, the first `data.num_frames` frames are scored.
+
     Flat: the names of accumulate.SCORES, num_clips, and facts of the run. `details` adds intervals (NAME_low,
     NAME_high), rows (class/CLASS/NAME, sources/NUMBER/NAME) and baselines (baseline/BASELINE/NAME); training does
     without. protocol "ssu" does not depend on `batch_size`; "avsbench" replaces miou and f_score by the published

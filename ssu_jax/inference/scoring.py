@@ -37,7 +37,8 @@ def score_checkpoint(
     if out:
         place = pathlib.Path(out)
         _check_writable(place)
-    metrics, folder = _run(checkpoint, directory, split, batch_size, num_clips, protocol, seed)
+    records = {"directory": directory, "split": split, "num_clips": num_clips}
+    metrics, folder = _run(checkpoint, batch_size, protocol, seed=seed, **records)
     print(report.table(metrics), flush=True)
     content = json.dumps(metrics, indent=1, allow_nan=False) + "\n"
     if not out:
@@ -52,8 +53,8 @@ def score_checkpoint(
     return place
 
 
-def _run(checkpoint, directory, split, batch_size, num_clips, protocol, seed) -> tuple[dict, pathlib.Path]:
-    """(metrics, the folder that the checkpoint names)."""
+def _run(checkpoint: str | None, batch_size: int | None, protocol: str, **options) -> tuple[dict, pathlib.Path]:
+    """(metrics, the folder that the checkpoint names); `options` as `evaluation.evaluate`."""
     import jax
 
     from ssu_jax import checkpoint as checkpoints
@@ -66,24 +67,21 @@ def _run(checkpoint, directory, split, batch_size, num_clips, protocol, seed) ->
     config, tokenizer, params = checkpoints.read_model(step_or_folder, loading.parameter_shapes)
     if batch_size is None:
         batch_size = AVSBENCH_BATCH_SIZE if protocol == "avsbench" else config.eval.batch_size
-    with tqdm.tqdm(desc=split, unit="clip", file=sys.stderr, dynamic_ncols=True, disable=None) as bar:
+    with tqdm.tqdm(desc=options["split"], unit="clip", file=sys.stderr, dynamic_ncols=True, disable=None) as bar:
 
         def advance(done: int, total: int) -> None:
             bar.total = total
             bar.update(done - bar.n)
 
         metrics = evaluation.evaluate(
-            decoding.make_describe(models.build(config), config),
+            decoding.make_describe(models.build(config)),
             jax.device_put(params),
             config,
             tokenizer,
-            directory=directory,
-            split=split,
             batch_size=batch_size,
-            num_clips=num_clips,
             protocol=protocol,
-            seed=seed,
             progress=advance,
+            **options,
         )
     metrics |= {"model": config.name, "step": checkpoints.made_by(step_or_folder).get("step")}
     return metrics, SHIPPED if checkpoint is None else pathlib.Path(checkpoint).absolute()
