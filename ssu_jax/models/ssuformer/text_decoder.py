@@ -119,7 +119,7 @@ class TextDecoder(nn.Module):
         if lm_logits is None:
             return local
         gate = jax.nn.sigmoid(self.gate(x).astype(jnp.float32))
-        self.sow("intermediates", "gate", gate)
+        self.sow("intermediates", "language_model_share", gate)
         if not train:
             gate = jnp.where(gate < self.config.language_model.gate_threshold, 0.0, gate)
         lm = jax.nn.log_softmax(jax.lax.stop_gradient(lm_logits))
