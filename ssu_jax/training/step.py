@@ -39,7 +39,7 @@ def make_train_step(
         gradient_of = _accumulated(loss_of, config.train.grad_accumulation)
         loss, terms, gradient = gradient_of(state.params, batch, key, mask_mix)
         rate = optimizers.learning_rate(config.train, state.step)
-        norm = optax.global_norm(gradient)
+        norm = optax.tree.norm(gradient)
         # One NaN or infinity anywhere in the gradient makes its norm non-finite.
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
         updated = _updated(state, gradient, optimizer, rate, config.train.ema_decay)
