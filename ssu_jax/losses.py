@@ -1,6 +1,6 @@
 """The loss terms, each a mean over what it is defined on, and their weighted sum.
 
-    total = sum of weight x term over LossConfig; terms of parts that are switched off are absent.
+total = sum of weight x term over LossConfig; terms of parts that are switched off are absent.
 """
 
 import jax
