@@ -29,9 +29,9 @@ class Layout:
         scale = min(max(MIN_WIDTH / width, 1.0), MAX_SIDE / max(height, width))
         picture_height, picture_width = (max(2, 2 * round(side * scale / 2)) for side in (height, width))
         canvas = max(picture_width, MIN_WIDTH)
-        font_size = min(max(canvas // 34, 15), 34)
+        font_size = min(max(canvas // 30, 17), 36)
         return cls(
-            picture_height, picture_width, canvas, 2 * (font_size // 2 + 1), 2 * round(1.45 * font_size), font_size
+            picture_height, picture_width, canvas, 2 * (font_size // 2 + 1), 2 * round(1.4 * font_size), font_size
         )
 
     @property
