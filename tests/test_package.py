@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import importlib.metadata
 import pathlib
 import pkgutil
 import re
@@ -109,7 +110,7 @@ def test_pins_are_exact_and_within_the_ranges_of_setup():
     lines = [line.partition("  #")[0].strip() for line in (ROOT / "requirements.txt").read_text().splitlines()]
     pins = [Requirement(line) for line in lines if line and not line.startswith("#")]
     assert all([specifier.operator for specifier in pin.specifier] == ["=="] for pin in pins)
-    metadata = importlib.import_module("importlib.metadata").requires("ssu_jax")
+    metadata = importlib.metadata.requires("ssu_jax")
     for wanted in map(Requirement, metadata):
         if wanted.marker and not wanted.marker.evaluate({"extra": "test"}):
             continue
@@ -135,3 +136,25 @@ def test_stated_packages_are_pinned_for_both_pythons():
 def test_the_pinned_ruff_is_the_one_in_setup():
     ruff = re.search(r"^ruff==(\S+)", (ROOT / "requirements.txt").read_text(), re.MULTILINE).group(1)
     assert f'"ruff=={ruff}"' in (ROOT / "setup.py").read_text()
+
+
+def test_every_package_that_is_imported_is_asked_for():
+    from packaging.requirements import Requirement
+
+    def folded(name):
+        return name.replace("-", "_").lower()
+
+    wanted = [Requirement(line) for line in importlib.metadata.requires("ssu_jax")]
+    core = {folded(one.name) for one in wanted if not one.marker or one.marker.evaluate({"extra": ""})}
+    owners = importlib.metadata.packages_distributions()
+    for path in (ROOT / "ssu_jax").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                names = [node.module]
+            else:
+                continue
+            for name in {name.partition(".")[0] for name in names} - sys.stdlib_module_names - {"ssu_jax"}:
+                found = {folded(owner) for owner in owners.get(name, [name])}
+                assert found & core, f"{path.relative_to(ROOT)} imports {name}, which setup.py's core does not name"
