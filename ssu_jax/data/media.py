@@ -22,7 +22,7 @@ CONTAINERS_TEXT = "mp4, mov, mkv, webm, avi, ts, mpg, flv, ogv, wmv or gif"
 MAX_PIXELS = 2 * 4096 * 4096
 MAX_CHANNELS = 8
 OPEN_SECONDS = 60.0  # wall clock, until the header is read
-PACKET_SECONDS = 30.0  # wall clock, to read or to decode one packet
+PACKET_SECONDS = 60.0  # wall clock, to read or to decode one packet
 
 # Frame threads hold a picture each: more than this costs memory on many cores and gains nothing.
 _DECODER_THREADS = 4
@@ -30,10 +30,11 @@ _DECODER_THREADS = 4
 
 @dataclasses.dataclass
 class Tally:
-    """What a decoder met: packets in all, and those that gave an error or a damaged picture."""
+    """What a decoder met: packets in all, those that gave an error or a damaged picture, and pictures out of time."""
 
     packets: int = 0
     damaged: int = 0
+    late: int = 0
 
 
 def open_media(path: str | os.PathLike) -> av.container.InputContainer:

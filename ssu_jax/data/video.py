@@ -28,8 +28,10 @@ MAX_DAMAGED_SHARE = 0.1
 def pictures(info: VideoInfo, tally: Tally | None = None) -> Iterator[tuple[float, av.VideoFrame]]:
     """(seconds, frame as coded) for every picture of the first video stream; times grow, the first is 0.
 
+    A picture whose time has passed already is counted as late and left out (the clock of joined files jumps back).
     Raises UserError as `media.decode` does.
     """
+    tally = Tally() if tally is None else tally
     with media.open_media(info.path) as container:
         stream = media.video_stream(container)
         before = -1.0
@@ -38,7 +40,9 @@ def pictures(info: VideoInfo, tally: Tally | None = None) -> Iterator[tuple[floa
             if stamp is None:
                 continue
             seconds = max(0.0, float(stamp * stream.time_base - info.start))
-            if seconds > before and seconds < info.duration_seconds + _CLOCK_SLACK_SECONDS:
+            if seconds <= before:
+                tally.late += 1
+            elif seconds < info.duration_seconds + _CLOCK_SLACK_SECONDS:
                 before = seconds
                 yield seconds, frame
 

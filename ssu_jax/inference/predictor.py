@@ -26,6 +26,8 @@ from ssu_jax.visualization.pictures import level_of
 # 16-bit sound ends at -96 dB; coded silence is dithered or rings a few dB above that.
 SILENCE_DB = -80.0
 THRESHOLD = 0.5
+# A doubled time stamp now and then is no news.
+_NOTED_LATE_SHARE = 0.05
 
 
 class Predictor:
@@ -78,9 +80,7 @@ class Predictor:
             pending = 0
         if info.sample_rate and not any_sound:
             notes.append("the sound is silent: every mask and every sentence is empty")
-        for tally, what in ((seen, "pictures"), (heard, "sound")):
-            if tally.damaged:
-                notes.append(f"{tally.damaged} of {tally.packets} packets of the {what} are damaged: passed over")
+        notes += _notes_on_damage(seen, heard)
 
     def _look(self, window: collections.deque) -> tuple[np.ndarray, np.ndarray]:
         """The model's word on one window: mask probabilities [t, y, x] and ids [t, l]."""
@@ -103,3 +103,13 @@ class Predictor:
             mask = probabilities > THRESHOLD
             score, caption = postprocess.score_of(probabilities, mask), self._tokenizer.decode(found[1])
         return SecondPrediction(second, info.time_of(second), caption, mask, float(mask.mean()), score)
+
+
+def _notes_on_damage(seen: video.Tally, heard: video.Tally) -> list[str]:
+    notes = []
+    for tally, what in ((seen, "pictures"), (heard, "sound")):
+        if tally.damaged:
+            notes.append(f"{tally.damaged} of {tally.packets} packets of the {what} are damaged: passed over")
+    if seen.late > _NOTED_LATE_SHARE * seen.packets:
+        notes.append(f"the clock of the file jumps back: {seen.late} pictures after that are left out")
+    return notes

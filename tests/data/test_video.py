@@ -266,6 +266,17 @@ def test_damage_inside_is_counted_and_too_much_of_it_refused(tmp_path):
         pictures_of(path)
 
 
+def test_pictures_after_a_jump_back_of_the_clock_are_counted(tmp_path):
+    once = make_video(tmp_path / "once.ts", seconds=2, sound=None).read_bytes()
+    (tmp_path / "twice.ts").write_bytes(once + once)
+    tally = video.Tally()
+    info = survey.survey(tmp_path / "twice.ts")
+    times = [seconds for seconds, _ in video.pictures(info, tally)]
+    assert times == sorted(set(times))
+    assert len(times) == 20
+    assert tally.late == 20
+
+
 def test_two_streams_of_each_kind(tmp_path):
     first, second = make_video(tmp_path / "1.mkv", seconds=2), make_video(tmp_path / "2.mkv", seconds=5, size=(32, 32))
     with av.open(str(first)) as one, av.open(str(second)) as two, av.open(str(tmp_path / "both.mkv"), "w") as target:
