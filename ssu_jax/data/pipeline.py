@@ -247,22 +247,28 @@ def _supervised(iterator) -> Iterator[Batch]:
             offer(error)
 
     threading.Thread(target=feed, daemon=True).start()
-    readers = []
+    readers = set()
     try:
-        while (batch := _next_batch(ready, readers)) is not None:
-            readers = readers or [child for child in multiprocessing.active_children() if child not in others]
+        while (batch := _next_batch(ready, readers, others)) is not None:
             yield batch
     finally:
         closed.set()
-        iterator.close()
+        # Aside, since Grain waits without limit for a reader that has ended with exit code 0.
+        closing = threading.Thread(target=iterator.close, daemon=True)
+        closing.start()
+        closing.join(GRACE_SECONDS)
+        for reader in readers:
+            reader.kill()
 
 
-def _next_batch(ready: queue.Queue, readers: list) -> Batch | None:
+def _next_batch(ready: queue.Queue, readers: set, others: set) -> Batch | None:
+    """The next batch, None after the last. `readers` gathers the processes that came after `others`."""
     started = time.monotonic()
     while True:
         with contextlib.suppress(queue.Empty):
-            item = ready.get(timeout=1.0)
+            item = ready.get(timeout=0.5)
             break
+        readers.update(child for child in multiprocessing.active_children() if child not in others)
         waited = time.monotonic() - started
         if waited > GRACE_SECONDS and not all(reader.is_alive() for reader in readers):
             item = RuntimeError("a reader process ended")
