@@ -15,6 +15,7 @@ import pathlib
 import re
 import shutil
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
@@ -80,8 +81,7 @@ class RecordSource:
         self.manifest = read_manifest(directory, split)
         self.digest: str = self.manifest["digest"]
         self._num_shards = len(self.manifest["shards"])
-        self._open_shards = {}
-        self._lock = threading.Lock()
+        self._begin()
         if verify_shards:
             for shard in self.manifest["shards"]:
                 for name, digest in (
@@ -111,15 +111,16 @@ class RecordSource:
         return f"RecordSource({self.split}, {len(self)} records, {self.digest})"
 
     def __getstate__(self) -> dict:
-        return {**self.__dict__, "_open_shards": {}, "_lock": None}
+        return {name: value for name, value in self.__dict__.items() if name not in ("_open_shards", "_lock")}
 
     def __setstate__(self, state: dict) -> None:
-        self.__dict__.update(state, _lock=threading.Lock())
+        self.__dict__.update(state)
+        self._begin()
 
-    def __del__(self):
-        for descriptor, _ in getattr(self, "_open_shards", {}).values():
-            with contextlib.suppress(OSError):
-                os.close(descriptor)
+    def _begin(self) -> None:
+        """No file is open yet in this process."""
+        self._open_shards, self._lock = {}, threading.Lock()
+        weakref.finalize(self, _close_all, self._open_shards)
 
     def _path(self, shard: int) -> pathlib.Path:
         return self.directory / self.manifest["shards"][shard]["name"]
@@ -147,6 +148,11 @@ class RecordSource:
             os.close(descriptor)
             raise _damaged(path, f"it has {size} bytes, its index says {tfrecord.shard_bytes(entries)}")
         return descriptor, entries
+
+
+def _close_all(open_shards: dict) -> None:
+    for descriptor, _ in open_shards.values():
+        os.close(descriptor)
 
 
 def read_manifest(directory: str | os.PathLike, split: str) -> dict:
