@@ -216,13 +216,21 @@ def _run_in_grain(make, batch_size: int, start: int, stop: int, num_workers: int
     batches = grain.MapDataset.range(stop * batch_size).map(make).batch(batch_size, batch_fn=_stack)[start:]
     dataset = batches.to_iter_dataset(grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=THREADS + AHEAD))
     if not num_workers:
-        return iter(dataset)
+        return _until_error(iter(dataset))
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()  # Grain's workers read its flags, also where no absl program runs
     options = grain.MultiprocessingOptions(num_workers=num_workers, per_worker_buffer_size=AHEAD)
     return _supervised(
         iter(dataset.mp_prefetch(options, worker_init_fn=functools.partial(_end_with_parent, os.getpid())))
     )
+
+
+def _until_error(iterator) -> Iterator[Batch]:
+    """Grain's iterator goes on after an error and has then lost batches; this one has ended."""
+    try:
+        yield from iterator
+    finally:
+        iterator.close()
 
 
 def _supervised(iterator) -> Iterator[Batch]:

@@ -237,6 +237,8 @@ def test_a_damaged_record_ends_the_run_by_name(damaged, tokenizer, num_workers):
     with pytest.raises(UserError, match=r"train-00001-of-00003.tfrecord: record 4 \(row 1\) at byte \d+") as caught:
         take(batches, 4)
     assert caught.value.exit_code == 78
+    with pytest.raises(StopIteration):
+        next(batches)
     if num_workers == 0:
         damaged.data.verify_shards = True
         with pytest.raises(UserError, match="sha256"):
