@@ -8,12 +8,16 @@ import subprocess
 import sys
 import time
 
+import jax
+import numpy as np
 import pytest
 import toy
 
+from ssu_jax.checkpoint import store
+from ssu_jax.training import loop
 from ssu_jax.training.logging import read_rows
 
-NUM_STEPS = 60
+NUM_STEPS = 24
 OPTIONS = [f"train.num_steps={NUM_STEPS}", "train.checkpoint_every_steps=3"]
 
 
@@ -23,7 +27,8 @@ def data(tmp_path_factory):
 
 
 def start(workdir, data, *options) -> subprocess.Popen:
-    command = [sys.executable, str(pathlib.Path(toy.__file__)), str(workdir), data, *OPTIONS, *options]
+    program = pathlib.Path(__file__).with_name("toy_train.py")
+    command = [sys.executable, str(program), str(workdir), data, *OPTIONS, *options]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
@@ -42,60 +47,49 @@ def curve(workdir) -> list[tuple]:
     return [(row["step"], row["loss"], tuple(row["records"])) for row in rows]
 
 
-def last_seal(workdir) -> tuple[str, str]:
-    """Name and list of files of the newest step: crc32c of every byte of the weights."""
-    newest = max((pathlib.Path(workdir) / "checkpoints").glob("*/seal.json"))
-    return newest.parent.name, _weights_digest(newest.parent)
-
-
-def _weights_digest(folder) -> str:
-    import jax
-    import numpy as np
-
-    from ssu_jax.checkpoint import store
-
-    leaves = jax.tree.leaves(store.read_arrays(folder))
-    return " ".join(np.asarray(leaf).tobytes().hex() for leaf in leaves)
+def last_step(workdir) -> tuple[str, list[bytes]]:
+    """Name and every leaf of the newest checkpoint."""
+    newest = max((pathlib.Path(workdir) / "checkpoints").glob("*/seal.json")).parent
+    return newest.name, [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(store.read_arrays(newest))]
 
 
 @pytest.fixture(scope="module")
 def whole(data, tmp_path_factory):
+    """The same run without interruption."""
     path = tmp_path_factory.mktemp("whole")
-    process = start(path, data)
-    said = process.communicate(timeout=240)[0]
-    assert process.returncode == 0, said
+    with pytest.MonkeyPatch.context() as patch:
+        toy.install(patch.setattr)
+        loop.train(toy.config(data, train__num_steps=NUM_STEPS), path)
     return path
 
 
-def test_two_kills_change_no_bit_and_lose_no_record(whole, data, tmp_path):
-    for step, workers in ((13, 0), (31, 1)):
+@pytest.mark.timeout(600)
+def test_kills_and_stops_change_no_bit_and_lose_no_record(whole, data, tmp_path):
+    for step, workers in ((6, 0), (12, 1)):
         process = start(tmp_path, data, f"data.num_workers={workers}")
         await_step(process, step)
         process.kill()
         process.communicate()
         assert process.returncode == -signal.SIGKILL
+    process = start(tmp_path, data, "train.checkpoint_every_steps=1000")
+    resumed_at = int(re.search(r"from step (\d+)", await_step(process, 16))[1])
+    assert resumed_at in (3, 6, 9, 12, 15)  # whichever save was sealed when the kill came
+    process.send_signal(signal.SIGTERM)
+    said = process.communicate(timeout=240)[0]
+    assert process.returncode == 0, said
+    stopped_at = int(re.search(r"stopped at step (\d+), saved", said)[1])
+    assert last_step(tmp_path)[0] == f"{stopped_at:08d}"
+    assert curve(tmp_path)[-1][0] == stopped_at
     process = start(tmp_path, data)
     said = process.communicate(timeout=240)[0]
     assert process.returncode == 0, said
-    resumed_at = int(re.search(r"from step (\d+)", said)[1])
-    assert 27 <= resumed_at <= 33
+    assert f"from step {stopped_at}" in said
     assert curve(tmp_path) == curve(whole)
     assert [row[0] for row in curve(whole)] == list(range(1, NUM_STEPS + 1))
-    assert last_seal(tmp_path) == last_seal(whole)
+    assert last_step(tmp_path) == last_step(whole)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_request_to_stop_saves_the_exact_step(data, tmp_path, number):
-    process = start(tmp_path, data, "train.checkpoint_every_steps=1000", "train.num_steps=100000")
-    await_step(process, 5)
-    process.send_signal(number)
-    said = process.communicate(timeout=120)[0]
-    assert process.returncode == 0, said
-    stopped_at = int(re.search(r"stopped at step (\d+), saved", said)[1])
-    assert last_seal(tmp_path)[0] == f"{stopped_at:08d}"
-    assert curve(tmp_path)[-1][0] == stopped_at
-
-
+@pytest.mark.timeout(600)
 def test_a_second_request_ends_at_once(data, tmp_path):
     # Stopped between the two signals, so that the save cannot be quicker than the second one.
     process = start(tmp_path, data, "train.num_steps=100000")

@@ -1,9 +1,4 @@
-"""A model that compiles in a second, in the place of SSUFormer: the loop is tested here, not the network.
-
-Also a program, for tests that kill it:  python toy.py WORKDIR RECORDS [section.option=value ...]
-"""
-
-import sys
+"""A model that compiles in a second, in the place of SSUFormer: the loop is tested here, not the network."""
 
 import jax
 import jax.numpy as jnp
@@ -93,12 +88,3 @@ def write_records(directory, num_train: int = 10, num_val: int = 3) -> str:
             clips = (clip(number, split) for number in range(count))
             records.write_split(directory, split, clips, 2, classes=("bell",), source={"made by": "a test"})
     return str(directory)
-
-
-if __name__ == "__main__":
-    from ssu_jax.training import loop
-
-    install()
-    changed = dict(argument.split("=") for argument in sys.argv[3:])
-    typed = {name.replace(".", "__"): int(value) for name, value in changed.items()}
-    loop.train(config(sys.argv[2], **typed), sys.argv[1])
