@@ -26,9 +26,8 @@ from ssu_jax import files, models
 from ssu_jax.data import pipeline, records
 from ssu_jax.data.synthetic import make_clip, make_counterfactual
 from ssu_jax.inference import loading
-from ssu_jax.metrics import segmentation
 from ssu_jax.models import decoding, postprocess
-from ssu_jax.types import Clip, UserError
+from ssu_jax.types import MASK_THRESHOLD, Clip, UserError
 
 SEED = 31415  # used for nothing else, so no model has been trained on these clips
 BATCH_SIZE = 10
@@ -84,7 +83,7 @@ class Listener:
         if probabilities.shape[2:] != (rows, columns):
             probabilities = np.stack([postprocess.resize_probabilities(clip, rows, columns) for clip in probabilities])
         sentences = [[self._tokenizer.decode(row.tolist()) for row in clip] for clip in ids]
-        return probabilities > segmentation.THRESHOLD, sentences
+        return probabilities > MASK_THRESHOLD, sentences
 
 
 def measure(listen: Listener, seed: int, num_clips: int) -> dict[str, float | int]:

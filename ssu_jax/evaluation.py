@@ -16,7 +16,7 @@ from ssu_jax.data import pipeline, records, transforms
 from ssu_jax.metrics import accumulate, baselines, segmentation
 from ssu_jax.models import postprocess
 from ssu_jax.tokenizer import Tokenizer
-from ssu_jax.types import Clip, UserError
+from ssu_jax.types import MASK_THRESHOLD, Clip, UserError
 
 PROTOCOLS = ("ssu", "avsbench")
 Metrics = dict[str, float | int | str | None]
@@ -126,7 +126,7 @@ class _Reader:
     def _masks(self, probabilities: np.ndarray, references: np.ndarray) -> dict[str, np.ndarray]:
         if probabilities.shape != references.shape:
             probabilities = postprocess.resize_probabilities(probabilities, *references.shape[1:])
-        predicted = probabilities > segmentation.THRESHOLD
+        predicted = probabilities > MASK_THRESHOLD
         names = ("intersection", "predicted_area", "reference_area")
         columns = dict(zip(names, segmentation.overlap(predicted, references), strict=True))
         if self._with_curves:

@@ -22,6 +22,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+MASK_THRESHOLD = 0.5  # a pixel whose probability is above it sounds
+
 
 class UserError(Exception):
     """A mistake that the user can mend: one line with what was wanted, what was got, where, what to do.
@@ -143,5 +145,5 @@ class Prediction:
 
     @property
     def masks(self) -> np.ndarray:
-        """bool [t, y, x] at threshold 0.5."""
-        return self.mask_probabilities > 0.5
+        """bool [t, y, x] at MASK_THRESHOLD."""
+        return self.mask_probabilities > MASK_THRESHOLD

@@ -66,6 +66,8 @@ class ModelConfig:
     text_layers: int = option(2, "blocks of the text decoder", low=1)
     embedding_width: int = option(64, "width of the region and text embeddings of RCC", low=4)
     vocab_size: int = option(160, "rows of the word table; the tokenizer may fill fewer", low=8)
+    smallest_mask: float = option(0.002, "share of the frame below which a mask is a speck: emptied at inference",
+                                  low=0.0, high=1.0)  # fmt: skip
     seg_only: bool = option(False, "SSU-S: masks only")
     text_only: bool = option(False, "SSU-D: sentences only")
     mcm: bool = option(True, "mask collaboration: region tokens under the mask feed the text decoder")

@@ -21,11 +21,11 @@ from ssu_jax.data import audio, survey, video
 from ssu_jax.inference import loading
 from ssu_jax.inference.described import Described, SecondPrediction
 from ssu_jax.models import decoding, postprocess
+from ssu_jax.types import MASK_THRESHOLD
 from ssu_jax.visualization.pictures import level_of
 
 # 16-bit sound ends at -96 dB; coded silence is dithered or rings a few dB above that.
 SILENCE_DB = -80.0
-THRESHOLD = 0.5
 # A doubled time stamp now and then is no news.
 _NOTED_LATE_SHARE = 0.05
 
@@ -100,7 +100,7 @@ class Predictor:
             mask, score, caption = np.zeros((info.height, info.width), bool), 0.0, ""
         else:
             probabilities = postprocess.resize_probabilities(found[0][None], info.height, info.width)[0]
-            mask = probabilities > THRESHOLD
+            mask = probabilities > MASK_THRESHOLD
             score, caption = postprocess.score_of(probabilities, mask), self._tokenizer.decode(found[1])
         return SecondPrediction(second, info.time_of(second), caption, mask, float(mask.mean()), score)
 

@@ -14,7 +14,6 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int64
 
-THRESHOLD = 0.5
 BETA_SQUARED = 0.3
 AVSBENCH_BATCH_SIZE = 4  # videos, in that project's test scripts
 

@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 from ssu_jax.models.ssuformer.ssuformer import SSUFormer, normalized
 from ssu_jax.models.ssuformer.text_decoder import Context
 from ssu_jax.tokenizer import BOS, EOS, PAD
+from ssu_jax.types import MASK_THRESHOLD
 
 Describe = Callable[..., tuple[Array, Array]]
 
@@ -41,7 +42,16 @@ def _describe(
     if not model.config.seg_only:
         context, _ = model.context(pictures, fused, masks, frame_valid)
         ids = greedy(model, context, model.max_text_tokens).reshape(b, t, -1)
-    return masks.reshape(b, t, size, size), ids
+    return without_specks(masks, model.config.smallest_mask).reshape(b, t, size, size), ids
+
+
+def without_specks(probabilities: Float[Array, "b y x"], smallest: float) -> Float[Array, "b y x"]:
+    """Frames whose mask covers less than `smallest` of the picture are left without a mask.
+
+    A few stray pixels are no object; they are held down to the threshold, so that their order stays.
+    """
+    share = (probabilities > MASK_THRESHOLD).mean(axis=(1, 2), keepdims=True)
+    return jnp.where(share < smallest, jnp.minimum(probabilities, MASK_THRESHOLD), probabilities)
 
 
 def greedy(model: SSUFormer, context: Context, length: int) -> Int[Array, "b l"]:

@@ -6,8 +6,10 @@ import numpy as np
 
 from ssu_jax.config import ModelConfig
 from ssu_jax.encoders.pyramid import Features
+from ssu_jax.models import decoding
 from ssu_jax.models.ssuformer.mask_collaboration import MaskCollaboration
 from ssu_jax.models.ssuformer.mask_decoder import MaskHead, PixelDecoder
+from ssu_jax.types import MASK_THRESHOLD
 
 CONFIG = ModelConfig(width=16, num_heads=2, pixel_width=8, region_tokens=4)
 
@@ -72,3 +74,13 @@ def test_pixel_decoder_is_at_stride_4():
     features, fused = Features(jnp.ones((2, 16, 16, 4)), maps), jnp.ones((2, 1, 16))
     decoder = PixelDecoder(CONFIG)
     assert decoder.apply(decoder.init(jax.random.key(0), features, fused), features, fused).shape == (2, 8, 8, 8)
+
+
+def test_specks_are_no_masks():
+    """Of 100 pixels, 1 above the threshold is a speck at 2 % and 3 are a mask."""
+    probabilities = jnp.full((2, 10, 10), 0.2).at[0, 0, 0].set(0.9).at[1, 0, :3].set(0.9)
+    kept = np.asarray(decoding.without_specks(probabilities, 0.02))
+    assert (kept > MASK_THRESHOLD).sum(axis=(1, 2)).tolist() == [0, 3]
+    np.testing.assert_array_equal(kept[1], probabilities[1])
+    assert kept[0].argmax() == 0
+    np.testing.assert_array_equal(decoding.without_specks(probabilities, 0.0), probabilities)
