@@ -33,9 +33,9 @@ from ssu_jax.types import Batch, Clip
 from ssu_jax.visualization import pictures
 
 
-def show(picture: np.ndarray) -> None:
-    """Every pixel of the made world twice as large."""
-    display(Image.fromarray(np.repeat(np.repeat(picture, 2, 0), 2, 1)))
+def show(picture: np.ndarray, scale: int = 2) -> None:
+    """Every pixel of the made world `scale` times as large."""
+    display(Image.fromarray(np.repeat(np.repeat(picture, scale, 0), scale, 1)))
 
 
 # %% [markdown]
@@ -113,7 +113,8 @@ masks, sentences = answer([clip])
 show(
     pictures.picture(
         clip.frames[half], clip.sounding_masks[half], masks[0, half], clip.captions[half], sentences[0][half]
-    )
+    ),
+    scale=1,
 )
 
 # %% [markdown]
@@ -128,7 +129,7 @@ before, after = next(pair for pair in pairs if pair is not None)
 silent = dataclasses.replace(before, sound=np.zeros_like(before.sound))
 masks, sentences = answer([before, after, silent])
 second = int(np.argmax(before.sounding_masks.any(axis=(1, 2))))
-show(np.concatenate([pictures.draw_mask(before.frames[second], mask[second]) for mask in masks], axis=1))
+show(np.concatenate([pictures.draw_mask(before.frames[second], mask[second]) for mask in masks], axis=1), scale=4)
 for name, truth, said in zip(("one", "other", "none"), (before, after, None), sentences):
     print(f"{name:6}truth: {truth.captions[second] if truth else '':55}  model: {said[second]}")
 
@@ -140,8 +141,7 @@ for name, truth, said in zip(("one", "other", "none"), (before, after, None), se
 # prompts of scene, region and second.
 
 # %%
-masks, _ = answer([clip])
-probabilities, ids = describe(params, batch.frames, batch.log_mel, batch.frame_valid)
+_, ids = describe(params, batch.frames, batch.log_mel, batch.frame_valid)
 own_words = batch._replace(text_ids=np.asarray(ids))  # read its own sentences back to it
 look = jax.jit(lambda params, batch: model.apply({"params": params}, batch, mutable=["intermediates"])[1])
 inside = traverse_util.flatten_dict(look(params, own_words)["intermediates"], sep="/")
@@ -202,7 +202,7 @@ for t in range(seconds):
             axis.text(
                 position, t, tokenizer.decode([written[t, position]]) or "(end)", ha="center", va="center", fontsize=7
             )
-axis.set(xlabel="word", ylabel="second", yticks=range(seconds))
+axis.set(xlabel="word", ylabel="second", xticks=range(last), yticks=range(seconds))
 plt.show()
 counts = np.bincount(shown[~np.isnan(shown)].astype(int), minlength=config.model.moe.num_experts)
 print("words by expert:", {f"expert {number}": int(count) for number, count in enumerate(counts)})

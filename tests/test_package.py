@@ -52,20 +52,15 @@ def test_every_config_loads_and_survives_json(path):
     ["import ssu_jax", *(f"from ssu_jax.cli.main import main; main(['{verb}', '--help'])" for verb in ("", *VERBS))],
 )
 def test_import_and_help_are_quick_and_light(code):
-    # The best of three: the machine may be busy with something else.
+    # Processor time, interpreter's start included: the same on a busy machine and on a free one.
     program = (
-        f"import sys, time; start = time.perf_counter(); {code.replace(chr(39) * 2 + ', ', '')}; "
-        f"print('took', time.perf_counter() - start, [m for m in {HEAVY} if m in sys.modules])"
+        f"import sys, time; {code.replace(chr(39) * 2 + ', ', '')}; "
+        f"print('took', time.process_time(), [name for name in {HEAVY} if name in sys.modules])"
     )
-    seconds = []
-    for _ in range(3):
-        result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-        took, _, loaded = result.stdout.rpartition("took ")[2].partition(" ")
-        assert loaded.strip() == "[]"
-        seconds.append(float(took))
-        if seconds[-1] < MOST_SECONDS:
-            return
-    pytest.fail(f"took {min(seconds):.2f} s, wanted less than {MOST_SECONDS} s")
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    seconds, _, loaded = result.stdout.rpartition("took ")[2].partition(" ")
+    assert loaded.strip() == "[]"
+    assert float(seconds) < MOST_SECONDS
 
 
 def test_data_and_metrics_load_no_jax():
