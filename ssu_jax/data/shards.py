@@ -53,7 +53,7 @@ def write_shards(
         raise UserError(
             f"{directory} already holds the split {split!r} ({old[0].name}): overwrite it or write elsewhere"
         )
-    growing = directory / f".{split}.partial"
+    growing, is_new = directory / f".{split}.partial", not directory.exists()
     with files.writing(directory):
         shutil.rmtree(growing, ignore_errors=True)  # what a killed writer left
         growing.mkdir(parents=True)
@@ -64,6 +64,8 @@ def write_shards(
             _replace(directory, split, old, sorted(growing.iterdir()))
         finally:
             shutil.rmtree(growing, ignore_errors=True)
+            if is_new and not any(directory.iterdir()):
+                directory.rmdir()
     files.atomic_write(_manifest_path(directory, split), json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
     return manifest
 
