@@ -10,6 +10,8 @@ from typing import Any
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from ssu_jax.types import UserError
+
 AXES = ("data",)
 
 
@@ -31,10 +33,10 @@ def batch_sharding(mesh: Mesh | None) -> NamedSharding | None:
 
 
 def check_batch_size(batch_size: int, mesh: Mesh | None) -> None:
-    """Raises ValueError unless every device gets the same number of clips."""
+    """Raises UserError unless every device gets the same number of clips."""
     if mesh is not None and batch_size % mesh.shape["data"]:
-        raise ValueError(
-            f"train.batch_size ({batch_size}) must be a multiple of the {mesh.shape['data']} devices: "
+        raise UserError(
+            f"config: train.batch_size ({batch_size}) must be a multiple of the {mesh.shape['data']} devices: "
             f"take {batch_size + -batch_size % mesh.shape['data']}"
         )
 

@@ -71,6 +71,13 @@ def test_what_is_read_is_what_was_saved_bit_for_bit(saved):
     assert json.loads((folder / "versions.json").read_text())["of"] == 30
 
 
+def test_other_weights_than_wanted_are_refused_by_name(saved):
+    other = state_at(30)
+    other.params["dense"]["kernel"] = jnp.zeros((41, 7))
+    with pytest.raises(UserError, match=r"params/dense/kernel is \(40, 7\), wanted \(41, 7\) \(1 differ\)"):
+        checkpoint.read_state(saved / "checkpoints" / "00000030", jax.eval_shape(lambda: other))
+
+
 def test_nothing_saved_is_nothing_found(tmp_path):
     assert find(tmp_path) == (None, [])
 

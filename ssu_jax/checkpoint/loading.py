@@ -14,17 +14,14 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-import flax.traverse_util
-
 from ssu_jax.checkpoint import folder as folders
-from ssu_jax.checkpoint import seal, store
+from ssu_jax.checkpoint import seal, shapes, store
 from ssu_jax.checkpoint.folder import CONFIG, TOKENIZER, Model
 from ssu_jax.config import Config
 from ssu_jax.tokenizer import Tokenizer
 from ssu_jax.types import UserError
 
 SHIPPED = pathlib.Path(__file__).parent.parent / "pretrained" / "nano"
-Shapes = dict[str, tuple[int, ...]]
 
 
 def load_model(
@@ -66,7 +63,7 @@ def read_model(place: pathlib.Path, shapes_of: Callable[[Config], Any] | None = 
     config = read_config(_config_of_step(place))
     params = store.read_arrays(place)["ema_params"]
     if shapes_of is not None:
-        check_shapes(_flat_shapes(params), shapes_of(config), place)
+        shapes.check(shapes.flat(params), shapes.flat(shapes_of(config)), place)
     return Model(config, Tokenizer.load(place / TOKENIZER), params)
 
 
@@ -75,20 +72,6 @@ def made_by(place: pathlib.Path) -> dict[str, Any]:
     if folders.is_folder(place):
         return folders.read_manifest(place)["made_by"]
     return json.loads((place / store.RUN).read_text()) | {"step": int(place.name)}
-
-
-def check_shapes(found: Shapes, wanted: Any, place: pathlib.Path) -> None:
-    """Raises UserError naming the first weights whose shape is not the one that the configuration asks for."""
-    wanted = _flat_shapes(wanted)
-    differing = [name for name in sorted(found.keys() | wanted.keys()) if found.get(name) != wanted.get(name)]
-    if differing:
-        first = ", ".join(
-            f"{name} is {found.get(name, 'missing')}, wanted {wanted.get(name, 'none')}" for name in differing[:3]
-        )
-        raise UserError(
-            f"checkpoint {place} is of another model size than its {CONFIG}: {first} ({len(differing)} differ): "
-            "give the checkpoint its own configuration back"
-        )
 
 
 def read_config(path: pathlib.Path) -> Config:
@@ -107,7 +90,7 @@ def _read_folder(place: pathlib.Path, shapes_of: Callable | None) -> Model:
     # Schema and sizes before the digests: whoever edits config.json shall hear what is wrong with it.
     config = read_config(place / CONFIG)
     if shapes_of is not None:
-        check_shapes(folders.read_shapes(place), shapes_of(config), place)
+        shapes.check(folders.read_shapes(place), shapes.flat(shapes_of(config)), place)
     folders.check_files(place)
     return Model(config, Tokenizer.load(place / TOKENIZER), folders.read_params(place))
 
@@ -132,11 +115,6 @@ def _config_of_step(step: pathlib.Path) -> pathlib.Path:
     """The working directory's own copy, where there is one: an edited one is found out, not passed over."""
     own = step.parent.parent / CONFIG
     return own if step.parent.name == store.FOLDER and own.exists() else step / CONFIG
-
-
-def _flat_shapes(tree: Any) -> Shapes:
-    flat = flax.traverse_util.flatten_dict(tree, sep="/")
-    return {name: tuple(getattr(leaf, "shape", leaf)) for name, leaf in flat.items()}
 
 
 def _complain(line: str) -> None:

@@ -25,7 +25,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from ssu_jax import files
-from ssu_jax.checkpoint import seal
+from ssu_jax.checkpoint import seal, shapes
 from ssu_jax.types import TrainState, UserError
 
 FOLDER = "checkpoints"
@@ -84,6 +84,8 @@ class CheckpointStore:
             for leftover in self.folder.glob(f"*{_UNSEALED}"):
                 _remove(leftover)
                 self._report(f"checkpoint {leftover.name} removed: the run ended before it was sealed")
+            if found is None:
+                (self.folder / _SCORES).unlink(missing_ok=True)  # of steps that someone took away
         if refused:
             self._report(f"checkpoint {found.name} is used instead")
         return found
@@ -202,9 +204,15 @@ def read_scores(folder: pathlib.Path) -> dict[str, float]:
 
 
 def read_state(folder: pathlib.Path, target: TrainState) -> TrainState:
-    """The state of a sound step, in the structure and on the devices of `target` (arrays or their shapes)."""
+    """The state of a sound step, in the structure and on the devices of `target` (arrays or their shapes).
+
+    Raises UserError if the step holds other weights than `target`.
+    """
     wanted = flax.serialization.to_state_dict(jax.tree.map(_placed_shape, target))
     with ocp.StandardCheckpointer() as checkpointer:
+        shapes.check(
+            shapes.flat(checkpointer.metadata(folder / _STATE).item_metadata.tree), shapes.flat(wanted), folder
+        )
         tree = checkpointer.restore(folder / _STATE, wanted)
     return flax.serialization.from_state_dict(target, tree)
 

@@ -77,12 +77,14 @@ class Evaluator:
                 [self.tokenizer.decode(line) for line in lines.tolist()] for lines in (batch.text_ids[row], ids[row])
             )
             sheet = pictures.picture(batch.frames[row], batch.masks[row], probabilities[row] > 0.5, true, said)
-            self.log.picture(step, f"validation/{batch.record[row]}", sheet)
+            self.log.board.picture(step, f"validation/{batch.record[row]}", sheet)
             sentences = [
                 f"{second} | {a or '-'} | {b or '-'}" for second, (a, b) in enumerate(zip(true, said, strict=True))
             ]
             table = "\n".join(["second | true | said", "--- | --- | ---", *sentences])
-            self.log.text(step, f"validation/{batch.record[row]}", table)
+            self.log.board.text(step, f"validation/{batch.record[row]}", table)
+        self.log.board.flush()
+        self.log.board.flush()
 
     def _give_way(self, done: int, total: int) -> None:
         if self.interruption.requested and done < total:

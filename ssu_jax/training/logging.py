@@ -14,23 +14,26 @@ import time
 from typing import Any
 
 import numpy as np
-import tensorboardX
 import tqdm
 
 from ssu_jax import files
+from ssu_jax.training.board import Board
 
 METRICS_FILE = "metrics.jsonl"
 
 
 class MetricsLog:
-    """Rows beyond `start_step` are taken off first: those steps are run again."""
+    """Rows of steps after `start_step` are taken off first: they are run again.
 
-    def __init__(self, workdir: pathlib.Path, start_step: int, num_steps: int):
+    So are the scores of `start_step` itself unless its evaluation was completed (`is_scored`).
+    """
+
+    def __init__(self, workdir: pathlib.Path, start_step: int, num_steps: int, is_scored: bool):
         path = workdir / METRICS_FILE
-        rows = [row for row in read_rows(path) if row["step"] <= start_step]
+        rows = [row for row in read_rows(path) if (row["step"], row["kind"] == "eval") <= (start_step, is_scored)]
         files.atomic_write(path, "".join(json.dumps(row) + "\n" for row in rows))
         self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 (closed in __exit__)
-        self._board = tensorboardX.SummaryWriter(str(workdir / "tensorboard"), purge_step=start_step + 1)
+        self.board = Board(workdir / "tensorboard", start_step)
         self._bar = None
         if sys.stderr.isatty():
             self._bar = tqdm.tqdm(total=num_steps, initial=start_step, unit="step", dynamic_ncols=True)
@@ -43,8 +46,8 @@ class MetricsLog:
     def __exit__(self, *_):
         if self._bar is not None:
             self._bar.close()
-        self._board.close()
         self._file.close()
+        self.board.close()
 
     def start_clock(self, step: int) -> None:
         """Speed is counted from here: called after compiling and after evaluating."""
@@ -70,14 +73,6 @@ class MetricsLog:
                    if values.get(name) is not None]  # fmt: skip
         self.line(f"step {step}/{self._num_steps}  validation: {'  '.join(numbers)}")
 
-    def picture(self, step: int, name: str, picture: np.ndarray) -> None:
-        """uint8 [y, x, 3]."""
-        self._board.add_image(name, picture, step, dataformats="HWC")
-
-    def text(self, step: int, name: str, text: str) -> None:
-        """For TensorBoard's text page."""
-        self._board.add_text(name, text, step)
-
     def advance(self, step: int) -> None:
         """Moves the bar."""
         if self._bar is not None:
@@ -95,9 +90,8 @@ class MetricsLog:
         with files.writing(self._file.name):
             self._file.write(json.dumps({"kind": kind, "step": step, **numbers, **extra}) + "\n")
             self._file.flush()
-        for name, value in numbers.items():
-            if isinstance(value, (int, float)):
-                self._board.add_scalar(f"{kind}/{name}", value, step)
+        curves = {f"{kind}/{name}": value for name, value in numbers.items() if isinstance(value, (int, float))}
+        self.board.scalars(step, curves)
 
 
 def read_rows(path: pathlib.Path) -> list[dict]:

@@ -38,10 +38,12 @@ def train(config: Config, path: str | pathlib.Path, *, verbose: bool = False) ->
     A working directory that holds steps of the same run is taken up where it stands. Raises UserError for
     everything a user can mend: no records, another run's directory, a full disk, a loss that is not finite.
     """
+    config.validate()
+    source = pipeline.open_source(config.data.dir, config.data.train_split, config.data)
     with contextlib.ExitStack() as stack:
         interruption = stack.enter_context(Interruption())
         place = stack.enter_context(workdir.Workdir(path))
-        run, state = _start(config.validate(), place, interruption, stack)
+        run, state = _start(config, source, place, interruption, stack)
         if verbose:
             run.log.line(f"versions: {workdir.versions()}")
         return _run_to_end(run, state)
@@ -64,9 +66,14 @@ class _Run:
     skipped: list[dict] = dataclasses.field(default_factory=list)
 
 
-def _start(config: Config, place: workdir.Workdir, interruption, stack) -> tuple[_Run, TrainState]:
+def _start(
+    config: Config,
+    source: records.RecordSource,
+    place: workdir.Workdir,
+    interruption: Interruption,
+    stack: contextlib.ExitStack,
+) -> tuple[_Run, TrainState]:
     """Builds everything and restores the newest sound step, or begins a new run."""
-    source = pipeline.open_source(config.data.dir, config.data.train_split, config.data)
     mesh = sharding.make_mesh()
     sharding.check_batch_size(config.train.batch_size, mesh)
     store = stack.enter_context(CheckpointStore(place.path))
@@ -80,9 +87,10 @@ def _start(config: Config, place: workdir.Workdir, interruption, stack) -> tuple
     create = jax.jit(functools.partial(create_state, model, config, optimizer),
                      out_shardings=sharding.replicated(mesh))  # fmt: skip
     state = create() if newest is None else read_state(newest, jax.eval_shape(create))
-    log = stack.enter_context(MetricsLog(place.path, int(state.step), config.train.num_steps))
+    step = int(state.step)
+    log = stack.enter_context(MetricsLog(place.path, step, config.train.num_steps, store.has_score(step)))
     log.line(f"{config.name}: {num_parameters(state.params) / 1e6:.2f} M parameters, {len(source)} training clips, "
-             f"{jax.device_count()} x {jax.devices()[0].platform}, from step {int(state.step)}")  # fmt: skip
+             f"{jax.device_count()} x {jax.devices()[0].platform}, from step {step}")  # fmt: skip
     describe = decoding.make_describe(model)
     run = _Run(
         config=config,
