@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from ssu_jax.layers.moe import dispatch
 from ssu_jax.layers.moe.router import Routing, route
 
-
 _plan = jax.jit(dispatch.make_plan, static_argnames=("num_experts", "capacity"))
 
 
