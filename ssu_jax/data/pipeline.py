@@ -16,6 +16,7 @@ import itertools
 import multiprocessing
 import os
 import queue
+import signal
 import threading
 import time
 from collections import deque
@@ -254,6 +255,10 @@ def _supervised(iterator) -> Iterator[Batch]:
         except BaseException as error:
             offer(error)
 
+    def close():
+        with contextlib.suppress(Exception):  # Grain's, when the other thread is still reading
+            iterator.close()
+
     threading.Thread(target=feed, daemon=True).start()
     readers = set()
     try:
@@ -262,7 +267,7 @@ def _supervised(iterator) -> Iterator[Batch]:
     finally:
         closed.set()
         # Aside, since Grain waits without limit for a reader that has ended with exit code 0.
-        closing = threading.Thread(target=iterator.close, daemon=True)
+        closing = threading.Thread(target=close, daemon=True)
         closing.start()
         closing.join(GRACE_SECONDS)
         for reader in readers:
@@ -297,6 +302,8 @@ def _next_batch(ready: queue.Queue, readers: set, others: set) -> Batch | None:
 def _end_with_parent(parent: int, worker: int, num_workers: int) -> None:
     """Ends this worker soon after its parent: killed parents (SIGKILL) cannot do it, and workers would stay."""
     del worker, num_workers
+    # Ctrl-C reaches every process of the terminal; the parent saves first and then ends its readers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def watch():
         while os.getppid() == parent:

@@ -1,8 +1,9 @@
 """Reads batches ahead in a thread and puts them on the devices, off the critical path of the step."""
 
+import contextlib
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,7 +24,7 @@ class Ready(NamedTuple):
 class Prefetcher:
     """Holds at most `depth` batches. Order is kept; the reader's error is raised where its batch is due."""
 
-    def __init__(self, batches: Iterator[Batch], place: Callable[[Any], Any], depth: int = 2):
+    def __init__(self, batches: Generator[Batch, None, None], place: Callable[[Any], Any], depth: int = 2):
         self._queue: queue.Queue = queue.Queue(depth)
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._read, args=(batches, place), daemon=True)
@@ -46,11 +47,12 @@ class Prefetcher:
         self._closed.set()
         self._thread.join(_CLOSE_SECONDS)
 
-    def _read(self, batches: Iterator[Batch], place: Callable[[Any], Any]) -> None:
+    def _read(self, batches: Generator[Batch, None, None], place: Callable[[Any], Any]) -> None:
         try:
-            for batch in batches:
-                if not self._offer(Ready(place(batch), np.asarray(batch.record))):
-                    return
+            with contextlib.closing(batches):  # ends reader processes
+                for batch in batches:
+                    if not self._offer(Ready(place(batch), np.asarray(batch.record))):
+                        return
             self._offer(RuntimeError("the training batches ended: they must go on without end"))
         except BaseException as error:  # raised by `next` in the training thread
             self._offer(error)
