@@ -24,6 +24,8 @@ MAX_CHANNELS = 8
 OPEN_SECONDS = 60.0  # wall clock, until the header is read
 PACKET_SECONDS = 60.0  # wall clock, to read or to decode one packet
 
+# Titles in another encoding are no fault of the pictures. From 19 on PyAV takes them as they come.
+_LENIENT = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 # Frame threads hold a picture each: more than this costs memory on many cores and gains nothing.
 _DECODER_THREADS = 4
 
@@ -44,7 +46,7 @@ def open_media(path: str | os.PathLike) -> av.container.InputContainer:
     options = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file", "max_pixels": str(MAX_PIXELS)}
     limits = (OPEN_SECONDS, PACKET_SECONDS)
     try:
-        return av.open(f"file:{path}", options=options, timeout=limits, metadata_errors="replace")
+        return av.open(f"file:{path}", options=options, timeout=limits, **_LENIENT)
     except PermissionError as error:
         raise UserError(f"{path}: no permission to read it: change its permissions (chmod +r)") from error
     except av.FFmpegError as error:

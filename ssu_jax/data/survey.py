@@ -5,6 +5,7 @@ import math
 import os
 import pathlib
 from fractions import Fraction
+from typing import Any
 
 import av
 import numpy as np
@@ -133,8 +134,7 @@ def _first_picture(path: pathlib.Path) -> _Picture:
         frame = next(media.decode(container, stream), None)
         if frame is None:
             raise UserError(f"{path}: none of its pictures can be decoded: get the file again, or convert it to H.264")
-        aspect = stream.sample_aspect_ratio or Fraction(1)
-        aspect = aspect if Fraction(1, 8) <= aspect <= 8 else Fraction(1)  # nonsense in the header
+        aspect = _fraction(stream.sample_aspect_ratio)
         orientation = _orientation(frame)
         height, width = frame.height, frame.width
         if orientation.transposed:
@@ -143,15 +143,23 @@ def _first_picture(path: pathlib.Path) -> _Picture:
         return _Picture(height, width, aspect, orientation, time * stream.time_base)
 
 
+def _fraction(aspect: Any) -> Fraction:
+    """PyAV's rational number; 1 for none and for nonsense in the header."""
+    if not aspect or not aspect.denominator:
+        return Fraction(1)
+    aspect = Fraction(aspect.numerator, aspect.denominator)
+    return aspect if Fraction(1, 8) <= aspect <= 8 else Fraction(1)
+
+
 def _orientation(frame: av.VideoFrame) -> Orientation:
     """From the display matrix [[a, b, u], [c, d, v], [x, y, w]]: x' = a x + c y, y' = b x + d y."""
-    for data in frame.side_data:
-        if data.type.name == "DISPLAYMATRIX":
-            a, b, _, c, d, *_ = (int(value) for value in np.frombuffer(bytes(data), "<i4"))
-            if abs(a) + abs(d) >= abs(b) + abs(c):
-                return Orientation(False, a < 0, d < 0)
-            return Orientation(True, c < 0, b < 0)
-    return Orientation()
+    data = frame.side_data.get("DISPLAYMATRIX")
+    if data is None:
+        return Orientation()
+    a, b, _, c, d, *_ = (int(value) for value in np.frombuffer(bytes(data), "<i4"))
+    if abs(a) + abs(d) >= abs(b) + abs(c):
+        return Orientation(False, a < 0, d < 0)
+    return Orientation(True, c < 0, b < 0)
 
 
 class _Span:

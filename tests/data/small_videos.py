@@ -45,6 +45,7 @@ def make_video(
     options=None,
     drawn=picture,
     aspect=None,
+    title="",
 ):
     """times: when each picture appears (default: `fps` a second for `seconds`). sound: int16 [samples] that all
     channels carry, None for no stream, default a tone as long as the pictures. rotation: counter-clockwise.
@@ -52,6 +53,7 @@ def make_video(
     times = [i / fps for i in range(round(seconds * fps))] if times is None else times
     sound = tone(seconds, rate) if isinstance(sound, str) else sound
     with av.open(str(path), "w", options=options or {}) as container:
+        container.metadata.update({"title": title} if title else {})
         exact = codecs[0] == "libx264"
         video = container.add_stream(codecs[0], rate=Fraction(fps).limit_denominator(100) if exact else round(fps))
         video.height, video.width, video.pix_fmt = size[0], size[1], pix_fmt

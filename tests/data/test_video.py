@@ -277,6 +277,12 @@ def test_pictures_after_a_jump_back_of_the_clock_are_counted(tmp_path):
     assert tally.late == 20
 
 
+def test_a_title_in_another_encoding(tmp_path):
+    path = make_video(tmp_path / "a.mkv", seconds=1, sound=None, title="XXXXXXXX")
+    path.write_bytes(path.read_bytes().replace(b"XXXXXXXX", b"\xe9\xff\xfe\x80\x81\xe9\xe9\xe9"))
+    assert survey.survey(path).num_seconds == 1
+
+
 def test_two_streams_of_each_kind(tmp_path):
     first, second = make_video(tmp_path / "1.mkv", seconds=2), make_video(tmp_path / "2.mkv", seconds=5, size=(32, 32))
     with av.open(str(first)) as one, av.open(str(second)) as two, av.open(str(tmp_path / "both.mkv"), "w") as target:
