@@ -12,6 +12,7 @@ Kept are the two newest steps and the best one. Written for one process (several
 import contextlib
 import errno
 import json
+import logging
 import pathlib
 import shutil
 import threading
@@ -44,6 +45,7 @@ class CheckpointStore:
         """report: takes one line for people."""
         self.folder = pathlib.Path(workdir).absolute() / FOLDER
         self._report = report
+        logging.getLogger("absl").addFilter(_is_not_told_by_us)
         self._checkpointer = ocp.AsyncCheckpointer(ocp.StandardCheckpointHandler())
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
@@ -245,6 +247,11 @@ def _save_error(error: BaseException, folder: pathlib.Path) -> UserError:
     full = getattr(error, "errno", None) in _DISK_FULL or "No space left" in text or "RESOURCE_EXHAUSTED" in text
     cause = "disk full" if full else text[:300] or type(error).__name__
     return UserError(f"checkpoint could not be saved in {folder}: {cause}: mend it and run the same command again")
+
+
+def _is_not_told_by_us(record: logging.LogRecord) -> bool:
+    """Orbax logs pages of traceback for each error that it also raises, and that the user then hears in a line."""
+    return "orbax" not in pathlib.Path(record.pathname).parts
 
 
 def _remove(path: pathlib.Path) -> None:
