@@ -1,9 +1,10 @@
-"""Trains the model with one part off at a time, equal steps and data, and writes the table.
+"""Trains the model with one part off at a time, equal steps and data, several seeds, and writes the table.
 
     python benchmarks/ablation.py --data data --workdir runs/ablation --steps 800 --table docs/ablation.md
 
-`--data` holds the splits train, val and test (`ssu prepare synthetic`). Each row is a training run of its own in
-WORKDIR/ROW, so the same command again goes on where it stopped. Intervals are bootstrap 95 % over test clips.
+`--data` holds the splits train, val and test (`ssu prepare synthetic`). Each cell is a training run of its own in
+WORKDIR/ROW-SEED, so the same command again goes on where it stopped. A cell of the table holds the score of every
+seed and an interval that covers the bootstrap 95 % intervals (over test clips) of all of them.
 """
 
 import argparse
@@ -14,8 +15,13 @@ import sys
 
 ROWS = {
     "full": [],
+    "no focal": ["--config.losses.focal=False"],
     "no MCM": ["--config.model.mcm=False"],
+    "no RCC": ["--config.model.rcc=False"],
     "no MoHE": ["--config.model.mohe=False"],
+    "no LM expert": ["--config.model.language_model.enabled=False"],
+    "masks only": ["--config.model.seg_only=True"],
+    "words only": ["--config.model.text_only=True"],
 }
 SCORES = (
     "miou",
@@ -37,12 +43,14 @@ def main():
     parser.add_argument("--workdir", required=True, type=pathlib.Path, help="where the runs go")
     parser.add_argument("--steps", type=int, default=800, help="training steps of every row")
     parser.add_argument("--batch-size", type=int, default=16, help="clips a step")
-    parser.add_argument("--seed", type=int, default=0, help="seed of every row")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="seeds of every row")
     parser.add_argument("--num-clips", type=int, default=0, help="test clips to score (0: all)")
     parser.add_argument("--json", type=pathlib.Path, help="write the scores here")
     parser.add_argument("--table", type=pathlib.Path, help="write the table here")
     args = parser.parse_args()
-    scores = {row: _run(row, switches, args) for row, switches in ROWS.items()}
+    # Seed by seed, so that a run cut short leaves whole tables of fewer seeds.
+    runs = {(row, seed): _run(row, seed, args) for seed in args.seeds for row in ROWS}
+    scores = {row: [runs[row, seed] for seed in args.seeds] for row in ROWS}
     table = _table(scores, args)
     print(table)
     if args.json:
@@ -52,13 +60,15 @@ def main():
         args.table.write_text(table)
 
 
-def _run(row: str, switches: list[str], args: argparse.Namespace) -> dict:
-    workdir = args.workdir / row.replace(" ", "_")
+def _run(row: str, seed: int, args: argparse.Namespace) -> dict:
+    workdir = args.workdir / f"{row.replace(' ', '_')}-{seed}"
     metrics = workdir / "ablation.json"
+    if metrics.exists():
+        return json.loads(metrics.read_text())
     _ssu("train", "--config", ROOT / "configs/nano.py", "--workdir", workdir, f"--config.data.dir={args.data}",
          f"--config.train.num_steps={args.steps}", f"--config.train.batch_size={args.batch_size}",
-         f"--config.train.seed={args.seed}", "--config.eval.every_steps=0", "--config.train.picture_every_steps=0",
-         *switches)  # fmt: skip
+         f"--config.train.seed={seed}", "--config.eval.every_steps=0", "--config.train.picture_every_steps=0",
+         *ROWS[row])  # fmt: skip
     _ssu("evaluate", "--checkpoint", workdir, "--records", args.data, "--split", "test", "--out", metrics,
          "--num-clips", args.num_clips)  # fmt: skip
     return json.loads(metrics.read_text())
@@ -68,32 +78,34 @@ def _ssu(*arguments):
     subprocess.run([sys.executable, "-m", "ssu_jax.cli.main", *map(str, arguments)], check=True, cwd=ROOT)
 
 
-def _table(scores: dict[str, dict], args: argparse.Namespace) -> str:
-    clips = next(iter(scores.values()))["num_clips"]
+def _table(scores: dict[str, list[dict]], args: argparse.Namespace) -> str:
+    clips, seeds = next(iter(scores.values()))[0]["num_clips"], ", ".join(map(str, args.seeds))
     lines = [
         "# Ablation on the built-in world",
         "",
-        f"One part off at a time; every row is trained for {args.steps} steps of {args.batch_size} clips from seed "
-        f"{args.seed} and scored on {clips} test clips. In brackets: bootstrap 95 % intervals over the clips; they say "
-        "nothing of other seeds. Made by",
+        f"One part off at a time; every row is trained for {args.steps} steps of {args.batch_size} clips and scored on "
+        f"{clips} test clips, once for each of the seeds {seeds}. A cell holds the score of each seed and, in brackets, "
+        "the span of their bootstrap 95 % intervals over the clips. Made by",
         "",
         f"    python benchmarks/ablation.py --data data --workdir runs/ablation --steps {args.steps} "
-        f"--batch-size {args.batch_size} --table docs/ablation.md",
+        f"--batch-size {args.batch_size} --seeds {' '.join(map(str, args.seeds))} --table docs/ablation.md",
         "",
-        "| score | " + " | ".join(scores) + " |",
-        "| --- |" + " --- |" * len(scores),
+        "| row | " + " | ".join(SCORES) + " |",
+        "| --- |" + " --- |" * len(SCORES),
     ]
-    for name in SCORES:
-        cells = [_cell(metrics, name) for metrics in scores.values()]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    for row, runs in scores.items():
+        lines.append(f"| {row} | " + " | ".join(_cell(runs, name) for name in SCORES) + " |")
     return "\n".join(lines) + "\n"
 
 
-def _cell(metrics: dict, name: str) -> str:
-    if metrics.get(name) is None:
+def _cell(runs: list[dict], name: str) -> str:
+    values = [metrics[name] for metrics in runs if metrics.get(name) is not None]
+    if not values:
         return "-"
-    low, high = metrics.get(f"{name}_low"), metrics.get(f"{name}_high")
-    return f"{metrics[name]:.3f}" + (f" [{low:.3f}, {high:.3f}]" if low is not None else "")
+    lows = [metrics[f"{name}_low"] for metrics in runs if metrics.get(f"{name}_low") is not None]
+    highs = [metrics[f"{name}_high"] for metrics in runs if metrics.get(f"{name}_high") is not None]
+    shown = " ".join(f"{value:.3f}" for value in values)
+    return f"{shown} [{min(lows):.3f}, {max(highs):.3f}]" if lows else shown
 
 
 if __name__ == "__main__":
