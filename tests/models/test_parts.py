@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from ssu_jax.config import ModelConfig
-from ssu_jax.encoders.pyramid import Features
 from ssu_jax.models import decoding
 from ssu_jax.models.ssuformer.mask_collaboration import MaskCollaboration
 from ssu_jax.models.ssuformer.mask_decoder import MaskHead, PixelDecoder
@@ -70,8 +69,9 @@ def test_mask_head_is_the_union_of_its_queries():
 
 
 def test_pixel_decoder_is_at_stride_4():
-    maps = tuple(jnp.ones((2, 32 // s, 32 // s, 4)) for s in (4, 8, 16, 32))
-    features, fused = Features(jnp.ones((2, 16, 16, 4)), maps), jnp.ones((2, 1, 16))
+    features = {f"stage_{i + 1}": jnp.ones((2, 8 >> i, 8 >> i, 4)) for i in range(4)}
+    features |= {"stem": jnp.ones((2, 16, 16, 4))}
+    fused = jnp.ones((2, 1, 16))
     decoder = PixelDecoder(CONFIG)
     assert decoder.apply(decoder.init(jax.random.key(0), features, fused), features, fused).shape == (2, 8, 8, 8)
 

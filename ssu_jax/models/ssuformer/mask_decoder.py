@@ -9,7 +9,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ssu_jax.config.model import ModelConfig
-from ssu_jax.encoders.pyramid import Features
 from ssu_jax.layers.convolution import merge_patches
 
 STRIDE = 4  # of the pixel features
@@ -22,16 +21,16 @@ class PixelDecoder(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, features: Features, fused: Float[Array, "b n d"]) -> Float[Array, "b y4 x4 c"]:
+    def __call__(self, features: dict[str, Array], fused: Float[Array, "b n d"]) -> Float[Array, "b y4 x4 c"]:
         width = self.config.pixel_width
-        rows, columns = features.maps[-1].shape[1:3]
+        rows, columns = features["stage_4"].shape[1:3]
         x = _project(width, self.dtype, "top")(fused.reshape(fused.shape[0], rows, columns, -1))
-        x = x + _project(width, self.dtype, "lateral_3")(features.maps[3])
+        x = x + _project(width, self.dtype, "lateral_3")(features["stage_4"])
         for level in (2, 1, 0):
-            x = _double(x) + _project(width, self.dtype, f"lateral_{level}")(features.maps[level])
-            if level == 0:  # outlines finer than the stride, as channels
-                x = x + _project(width, self.dtype, "outlines")(merge_patches(features.stem, 2))
-            else:
+            x = _double(x) + _project(width, self.dtype, f"lateral_{level}")(features[f"stage_{level + 1}"])
+            if level == 0 and "stem" in features:  # outlines finer than the stride, as channels
+                x = x + _project(width, self.dtype, "outlines")(merge_patches(features["stem"], 2))
+            elif level:
                 x = nn.LayerNorm(dtype=self.dtype, name=f"norm_{level}")(x)
             if level < 2:
                 x = nn.Conv(width, (3, 3), dtype=self.dtype, name=f"smooth_{level}")(nn.relu(x))

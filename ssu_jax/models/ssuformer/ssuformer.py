@@ -92,7 +92,7 @@ class SSUFormer(nn.Module):
         audio = self.audio_encoder(log_mel.reshape(b * t, *log_mel.shape[2:]))
         audio = audio.reshape(b, t, *audio.shape[1:])
         queries = self.query_tokens(audio, frame_valid)
-        last = features.maps[-1]
+        last = features["stage_4"]
         tokens = self.to_tokens(last.reshape(b * t, -1, last.shape[-1]))
         visual, queries = self.fusion(tokens, queries.reshape(b * t, *queries.shape[2:]))
         return Fused(self.pixel_decoder(features, visual), visual, queries, audio.mean(axis=2))

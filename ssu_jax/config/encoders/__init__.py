@@ -1,0 +1,1 @@
+"""Sizes of the published encoders, one file each, the named variants beside the dataclass."""

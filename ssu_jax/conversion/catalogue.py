@@ -1,0 +1,15 @@
+"""Which published models can be converted. A table is imported when it is asked for."""
+
+import importlib
+
+from ssu_jax.conversion.entry import Entry
+from ssu_jax.types import UserError
+
+KINDS = ("pvt_v2", "clip", "vggish", "yamnet", "mobilenet_v2", "deeplab_v3", "causal_lm", "fastestdet", "shufflenet_v2")
+
+
+def entry_of(kind: str) -> Entry:
+    """The entry of a kind. Raises UserError for an unknown one."""
+    if kind not in KINDS:
+        raise UserError(f"unknown kind of weights {kind!r}: wanted one of {', '.join(KINDS)}")
+    return importlib.import_module(f"ssu_jax.conversion.tables.{kind}").ENTRY

@@ -1,0 +1,1 @@
+"""One table a published model; `catalogue` in the folder above names them."""

@@ -1,0 +1,1 @@
+"""What a model costs: parameters, FLOPs, time and memory, beside its peers."""
