@@ -102,6 +102,7 @@ class Batch(NamedTuple):
     semantic: Any  # int8 [b, t, y, x]: 0 background, 1 + class, -1 unknown; silent objects too
     scene_label: Any  # int32 [b], class of the clip, -1 unknown
     record: Any  # int32 [b], number of the record in its split
+    clip_text_ids: Any  # int32 [b, t, 77], the sentences in CLIP's ids; [b, t, 0] where its tokenizer is not at hand
 
 
 class Outputs(NamedTuple):
@@ -127,8 +128,8 @@ class TrainState(NamedTuple):
 
     step: Any  # int32 []: the data position, and the source of every random key
     params: Any
-    ema_params: Any
-    opt_state: Any
+    ema_params: Any  # of what learns: a frozen leaf is in `params` alone
+    opt_state: Any  # likewise
     skipped_steps: Any  # int32 []: updates refused because something was not finite
     skipped_in_row: Any  # int32 []
 

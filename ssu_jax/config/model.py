@@ -9,20 +9,35 @@ from ssu_jax.config.options import option
 class VisualEncoderConfig:
     """Four feature maps at strides 4, 8, 16, 32."""
 
-    kind: str = option("pyramid", "which encoder", choices=("pyramid",))
-    stem_width: int = option(16, "channels of the stride-2 stem", low=1)
-    widths: tuple[int, ...] = option((32, 64, 128, 128), "channels of the four maps", low=1)
-    depths: tuple[int, ...] = option((1, 2, 2, 1), "residual blocks of the four stages", low=1)
+    kind: str = option("pyramid", "own small pyramid, or PVT-v2", choices=("pyramid", "pvt_v2"))
+    stem_width: int = option(16, "pyramid: channels of the stride-2 stem", low=1)
+    widths: tuple[int, ...] = option((32, 64, 128, 128), "pyramid: channels of the four maps", low=1)
+    depths: tuple[int, ...] = option((1, 2, 2, 1), "pyramid: residual blocks of the four stages", low=1)
+    variant: str = option("b5", "pvt_v2: its size, b0 to b5")
+    weights: str = option("", "pvt_v2: folder made by `ssu convert`, read when training begins; else random")
+    remat: bool = option(False, "compute blocks again in the backward pass instead of keeping their activations")
 
 
 @dataclasses.dataclass
 class AudioEncoderConfig:
     """A convolution stack on one 96 x 64 log-mel patch a second."""
 
-    kind: str = option("patches", "which encoder", choices=("patches",))
+    kind: str = option("patches", "own small stack, or VGGish", choices=("patches", "vggish"))
     widths: tuple[int, ...] = option(
-        (32, 64, 96), "channels of the stages, at strides 4, 8 and 16 of time and mel", low=1
+        (32, 64, 96), "patches: channels of the stages, at strides 4, 8 and 16 of time and mel", low=1
     )
+    variant: str = option("torch", "vggish: which of its published forms, torch (a ReLU at the end) or google")
+    weights: str = option("", "vggish: folder made by `ssu convert`, read when training begins; else random")
+
+
+@dataclasses.dataclass
+class CLIPPartsConfig:
+    """CLIP in mask collaboration and region-caption consistency, where model.region_encoder asks for it."""
+
+    variant: str = option("vit_b_16", "its size")
+    weights: str = option("", "folder made by `ssu convert`, read when training begins; else random. Its tokenizer "
+                              "makes the ids of the text tower")  # fmt: skip
+    remat: bool = option(False, "compute blocks again in the backward pass instead of keeping their activations")
 
 
 @dataclasses.dataclass
@@ -61,7 +76,12 @@ class ModelConfig:
     pixel_width: int = option(48, "channels of the pixel embedding", low=4)
     num_queries: int = option(4, "learned audio queries a frame", low=1, high=1024)
     query_layers: int = option(1, "rounds of the query token generator", low=1)
-    region_tokens: int = option(48, "most cells under the mask that become region tokens (MCM)", low=1)
+    region_encoder: str = option("cells", "how MCM looks under the mask: own small cells, CLIP on the masked frame, or "
+                                          "CLIP features of the whole frame pooled under the mask",
+                                 choices=("cells", "clip_masked", "clip_pooled"))  # fmt: skip
+    region_tokens: int = option(48, "cells: most cells under the mask that become region tokens", low=1)
+    visual_skip: bool = option(False, "the words also see the visual tokens as they were before fusion (figure: the "
+                                      "dashed line)")  # fmt: skip
     fusion_layers: int = option(2, "rounds of multi-modality integration (MMI)", low=1)
     text_layers: int = option(2, "blocks of the text decoder", low=1)
     embedding_width: int = option(64, "width of the region and text embeddings of RCC", low=4)
@@ -75,5 +95,6 @@ class ModelConfig:
     mohe: bool = option(True, "mixture of experts with hierarchical prompts; off is AVUFormer")
     visual: VisualEncoderConfig = dataclasses.field(default_factory=VisualEncoderConfig)
     audio: AudioEncoderConfig = dataclasses.field(default_factory=AudioEncoderConfig)
+    clip: CLIPPartsConfig = dataclasses.field(default_factory=CLIPPartsConfig)
     moe: MoEConfig = dataclasses.field(default_factory=MoEConfig)
     language_model: LanguageModelConfig = dataclasses.field(default_factory=LanguageModelConfig)

@@ -2,7 +2,7 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, Float, Num
 
 # Mean and standard deviation of the colours, of values in [0, 1]: facts published with the weights.
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -12,8 +12,8 @@ CENTRED = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))  # [-1, 1]
 Colours = tuple[tuple[float, float, float], tuple[float, float, float]]
 
 
-def standardized(frames: UInt8[Array, "*b y x 3"], colours: Colours) -> Float[Array, "*b y x 3"]:
-    """uint8 RGB -> float32 (value / 255 - mean) / deviation."""
+def standardized(frames: Num[Array, "*b y x 3"], colours: Colours) -> Float[Array, "*b y x 3"]:
+    """RGB of 0 to 255 -> float32 (value / 255 - mean) / deviation."""
     mean, deviation = (jnp.asarray(each, jnp.float32).reshape((1,) * (frames.ndim - 1) + (3,)) for each in colours)
     return (frames.astype(jnp.float32) / 255.0 - mean) / deviation
 

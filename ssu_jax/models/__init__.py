@@ -30,6 +30,7 @@ def example_batch(config: Config, batch_size: int = 1) -> Batch:
         semantic=jnp.zeros((b, t, size, size), jnp.int8),
         scene_label=jnp.zeros((b,), jnp.int32),
         record=jnp.zeros((b,), jnp.int32),
+        clip_text_ids=jnp.zeros((b, t, 0), jnp.int32),
     )
 
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from ssu_jax.models.ssuformer.ssuformer import SSUFormer, normalized
+from ssu_jax.models.ssuformer.ssuformer import SSUFormer
 from ssu_jax.models.ssuformer.text_decoder import Context
 from ssu_jax.tokenizer import BOS, EOS, PAD
 from ssu_jax.types import MASK_THRESHOLD
@@ -33,14 +33,13 @@ def _describe(
     model: SSUFormer, frames: Array, log_mel: Float[Array, "b t m f"], frame_valid: Bool[Array, "b t"]
 ) -> tuple[Float[Array, "b t y x"], Int[Array, "b t l"]]:
     b, t, size = *frames.shape[:2], frames.shape[2]
-    pictures = normalized(frames)
-    fused = model.fuse(pictures, log_mel, frame_valid)
+    fused = model.fuse(frames, log_mel, frame_valid)
     masks = jnp.zeros((b * t, size, size), jnp.float32)
     ids = jnp.zeros((b, t, model.max_text_tokens), jnp.int32)
     if not model.config.text_only:
         masks = model.masks(fused)
     if not model.config.seg_only:
-        context, _ = model.context(pictures, fused, masks, frame_valid)
+        context = model.context(fused, model.region(frames, fused, masks), frame_valid)
         ids = greedy(model, context, model.max_text_tokens).reshape(b, t, -1)
     return without_specks(masks, model.config.smallest_mask).reshape(b, t, size, size), ids
 

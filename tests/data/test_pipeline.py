@@ -13,7 +13,7 @@ import pytest
 from small_clips import CLASSES, leave_without_a_word, small_clip
 
 from ssu_jax.config import sizes
-from ssu_jax.data import audio, pipeline, records
+from ssu_jax.data import audio, execution, pipeline, records
 from ssu_jax.tokenizer import BOS, EOS, Tokenizer
 from ssu_jax.types import SoundObject, UserError
 
@@ -62,7 +62,7 @@ def test_shapes_and_types(config, tokenizer):
         "frames": ("uint8", (4, 3, 32, 32, 3)), "log_mel": ("float32", (4, 3, 96, 64)), "frame_valid": ("bool", (4, 3)),
         "masks": ("uint8", (4, 3, 32, 32)), "text_ids": ("int32", (4, 3, 28)), "source_labels": ("uint8", (4, 3, 3)),
         "audible_labels": ("uint8", (4, 3, 3)), "semantic": ("int8", (4, 3, 32, 32)), "scene_label": ("int32", (4,)),
-        "record": ("int32", (4,)),
+        "record": ("int32", (4,)), "clip_text_ids": ("int32", (4, 3, 0)),
     }  # fmt: skip
     assert {name: (value.dtype.name, value.shape) for name, value in batch._asdict().items()} == wanted
 
@@ -89,7 +89,7 @@ def test_any_start_threads_and_processes_give_the_same_batches(config, tokenizer
     whole = take(pipeline.train_batches(config, tokenizer, 0), 9)
     assert_same(take(pipeline.train_batches(config, tokenizer, 5), 4), whole[5:])
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline.importlib.util, "find_spec", lambda name: None)  # a machine without Grain
+        patch.setattr(execution.importlib.util, "find_spec", lambda name: None)  # a machine without Grain
         assert_same(take(pipeline.train_batches(config, tokenizer, 2), 4), whole[2:6])
     for num_workers, start in ((1, 0), (2, 3)):
         config.data.num_workers = num_workers
@@ -253,7 +253,7 @@ def readers_of(process):
 @pytest.mark.slow
 def test_a_reader_that_ends_is_noticed(config, tokenizer, monkeypatch):
     config.data.num_workers = 2
-    monkeypatch.setattr(pipeline, "GRACE_SECONDS", 2)
+    monkeypatch.setattr(execution, "GRACE_SECONDS", 2)
     batches = pipeline.train_batches(config, tokenizer, 0)
     next(batches)
     victim = readers_of(psutil.Process())[0]
@@ -267,8 +267,8 @@ def test_a_reader_that_ends_is_noticed(config, tokenizer, monkeypatch):
 
 @pytest.mark.slow
 def test_a_reader_that_leaves_without_a_word_is_noticed(monkeypatch):
-    monkeypatch.setattr(pipeline, "GRACE_SECONDS", 2)
-    batches = pipeline._run_in_grain(leave_without_a_word, 2, 0, 100, 1)
+    monkeypatch.setattr(execution, "GRACE_SECONDS", 2)
+    batches = execution.run_in_grain(leave_without_a_word, 2, 0, 100, 1)
     with pytest.raises(UserError, match="a reader process ended"):
         next(batches)
 

@@ -1,8 +1,8 @@
 """Mask collaboration module (MCM): predicted masks on the frames -> region tokens for the text decoder.
 
-At the paper's size a CLIP encoder sees the masked frame; here a small one, trained along, pools colour and
-pixel features under the mask in every cell of a grid. A token knows where its cell is and how much of it
-sounds; the cells with the largest share become tokens, and what lies outside the mask is as good as
+At the paper's size a CLIP encoder sees the masked frame (clip_regions.py); here a small one, trained along,
+pools colour and pixel features under the mask in every cell of a grid. A token knows where its cell is and how
+much of it sounds; the cells with the largest share become tokens, and what lies outside the mask is as good as
 invisible to the decoder through the attention bias.
 """
 
@@ -28,6 +28,7 @@ class Region(NamedTuple):
     tokens: Any  # [b, r + 1, d], the null token last
     bias: Any  # float32 [b, r + 1]: log share of the cell under the mask; 0 for the null token
     summary: Any  # [b, d]: mean over the region; the null token where the mask is empty
+    embedding: Any = None  # float32 [b, k], unit length: the region in CLIP's space, where CLIP looks at it
 
 
 class MaskCollaboration(nn.Module):
@@ -57,10 +58,15 @@ class MaskCollaboration(nn.Module):
         tokens = tokens + nn.Dense(d, dtype=self.dtype, name="where")(where.astype(self.dtype))
         tokens = FeedForwardBlock(d, int(d * self.config.mlp_ratio), self.dtype, name="region_encoder")(tokens)
         null = self.param("null", nn.initializers.normal(0.5), (d,)).astype(self.dtype)
-        summary = _mean_or_null(tokens, share, null)
-        tokens = jnp.concatenate([tokens, jnp.broadcast_to(null, (tokens.shape[0], 1, d))], axis=1)
-        bias = jnp.log(jnp.concatenate([share[..., 0], jnp.ones_like(share[:, :1, 0])], axis=1) + EPSILON)
-        return Region(tokens, bias, summary)
+        return region_of(tokens, share, null)
+
+
+def region_of(tokens: Float[Array, "b n d"], share: Float[Array, "b n 1"], null: Float[Array, "d"]) -> Region:
+    """Tokens of cells, each with the share of its cell that sounds, and the null token behind them."""
+    summary = _mean_or_null(tokens, share, null)
+    tokens = jnp.concatenate([tokens, jnp.broadcast_to(null, (tokens.shape[0], 1, null.shape[0]))], axis=1)
+    bias = jnp.log(jnp.concatenate([share[..., 0], jnp.ones_like(share[:, :1, 0])], axis=1) + EPSILON)
+    return Region(tokens, bias, summary)
 
 
 def _shrink(masks: Float[Array, "b y x"]) -> Float[Array, "b y4 x4"]:

@@ -8,15 +8,15 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from ssu_jax.config.model import ModelConfig
-from ssu_jax.encoders.audio_patches import AudioPatchEncoder
-from ssu_jax.encoders.pyramid import PyramidEncoder
+from ssu_jax.layers import images
+from ssu_jax.models.ssuformer import backbones, clip_regions
 from ssu_jax.models.ssuformer.consistency import RegionCaptionConsistency
 from ssu_jax.models.ssuformer.fusion import MultiModalityIntegration, QueryTokenGenerator
 from ssu_jax.models.ssuformer.mask_collaboration import MaskCollaboration, Region
 from ssu_jax.models.ssuformer.mask_decoder import MaskHead, PixelDecoder
 from ssu_jax.models.ssuformer.prompted_experts import HierarchicalPrompts
 from ssu_jax.models.ssuformer.text_decoder import Context, TextDecoder
-from ssu_jax.tokenizer import PAD
+from ssu_jax.tokenizer import BOS, EOS, PAD
 from ssu_jax.types import Batch, Outputs
 
 
@@ -24,6 +24,7 @@ class Fused(NamedTuple):
     """Everything known of b x t frames before masks and words."""
 
     pixels: Any  # [b * t, y / 4, x / 4, c]
+    seen: Any  # [b * t, n, d]: visual tokens before fusion
     visual: Any  # [b * t, n, d]
     audio: Any  # [b * t, q, d]
     sound: Any  # [b, t, d]: mean audio token of the second
@@ -38,8 +39,8 @@ class SSUFormer(nn.Module):
 
     def setup(self):
         config, dtype = self.config, jnp.dtype(self.config.dtype)
-        self.visual_encoder = PyramidEncoder(config.visual, dtype)
-        self.audio_encoder = AudioPatchEncoder(config.audio, config.width, dtype)
+        self.visual_encoder = backbones.visual_encoder(config.visual, dtype)
+        self.audio_encoder = backbones.audio_encoder(config.audio, config.width, dtype)
         self.to_tokens = nn.Dense(config.width, dtype=dtype)
         self.query_tokens = QueryTokenGenerator(config, dtype)
         self.fusion = MultiModalityIntegration(config, dtype)
@@ -50,25 +51,37 @@ class SSUFormer(nn.Module):
             self.semantic_head = nn.Dense(self.num_classes + 1)
         if not config.seg_only:
             self.text_decoder = TextDecoder(config, self.max_text_tokens, dtype)
-            if self.uses_mcm:
-                self.mask_collaboration = MaskCollaboration(config, dtype)
             if config.mohe:
                 self.prompts = HierarchicalPrompts(config, self.num_classes, dtype)
-            if self.uses_mcm and config.rcc:
-                self.consistency = RegionCaptionConsistency(config, dtype)
+            if self.uses_mcm and self.uses_clip:
+                from ssu_jax.config.encoders import clip as clip_sizes
+                from ssu_jax.encoders.clip import CLIPText, CLIPVision
+
+                clip = clip_sizes.VARIANTS[config.clip.variant]
+                self.clip_vision = CLIPVision(clip.vision, dtype, remat=config.clip.remat)
+                self.mask_collaboration = clip_regions.CLIPRegions(config, dtype)
+                if config.rcc:
+                    self.clip_text = CLIPText(clip.text, dtype, remat=config.clip.remat)
+            elif self.uses_mcm:
+                self.mask_collaboration = MaskCollaboration(config, dtype)
+                if config.rcc:
+                    self.consistency = RegionCaptionConsistency(config, dtype)
 
     @property
     def uses_mcm(self) -> bool:
         """MCM needs masks to pool under, and words to feed."""
         return self.config.mcm and not (self.config.text_only or self.config.seg_only)
 
+    @property
+    def uses_clip(self) -> bool:
+        """Whether a CLIP encoder looks at the region."""
+        return self.config.region_encoder != "cells"
+
     def __call__(self, batch: Batch, mask_mix: Any = 0.0, train: bool = False) -> Outputs:
         """Teacher-forced pass. `mask_mix`: probability, a clip, that MCM sees the true mask (stream "mask")."""
         b, t, size = *batch.frames.shape[:2], batch.frames.shape[2]
-        frames = normalized(batch.frames)
-        fused = self.fuse(frames, batch.log_mel, batch.frame_valid)
+        fused = self.fuse(batch.frames, batch.log_mel, batch.frame_valid)
         outputs = Outputs(None, None, audible_logits=self.audible_head(fused.sound).astype(jnp.float32))
-        mask_logits = None
         if not self.config.text_only:
             mask_logits = self.mask_head(fused.pixels, fused.audio)
             semantic = self.semantic_head(fused.pixels).astype(jnp.float32)
@@ -78,43 +91,63 @@ class SSUFormer(nn.Module):
             )
         if self.config.seg_only:
             return outputs
-        masks = None
+        region = None
         if self.uses_mcm:
-            masks = self._masks_for_mcm(outputs.mask_logits, batch.masks, mask_mix)
-        return self._with_words(outputs, batch, fused, *self.context(frames, fused, masks, batch.frame_valid), train)
+            predicted = jax.nn.sigmoid(outputs.mask_logits)
+            masks = self._masks_for_mcm(predicted, batch.masks, mask_mix)
+            region = self.region(batch.frames, fused, masks, predicted.reshape(masks.shape))
+        context = self.context(fused, region, batch.frame_valid)
+        return self._with_words(outputs, batch, context, region, train)
 
     def fuse(
-        self, frames: Float[Array, "b t y x 3"], log_mel: Float[Array, "b t m f"], frame_valid: Bool[Array, "b t"]
+        self, frames: UInt8[Array, "b t y x 3"], log_mel: Float[Array, "b t m f"], frame_valid: Bool[Array, "b t"]
     ) -> Fused:
         """Encoders, query token generator, MMI and pixel decoder."""
         b, t = frames.shape[:2]
-        features = self.visual_encoder(frames.reshape(b * t, *frames.shape[2:]))
+        pictures = backbones.pictures_for(self.config.visual, frames.reshape(b * t, *frames.shape[2:]))
+        features = self.visual_encoder(pictures)
         audio = self.audio_encoder(log_mel.reshape(b * t, *log_mel.shape[2:]))
         audio = audio.reshape(b, t, *audio.shape[1:])
         queries = self.query_tokens(audio, frame_valid)
         last = features["stage_4"]
         tokens = self.to_tokens(last.reshape(b * t, -1, last.shape[-1]))
         visual, queries = self.fusion(tokens, queries.reshape(b * t, *queries.shape[2:]))
-        return Fused(self.pixel_decoder(features, visual), visual, queries, audio.mean(axis=2))
+        return Fused(self.pixel_decoder(features, visual), tokens, visual, queries, audio.mean(axis=2))
 
     def masks(self, fused: Fused) -> Float[Array, "b y x"]:
         """Mask probabilities of every frame."""
         return jax.nn.sigmoid(self.mask_head(fused.pixels, fused.audio))
 
-    def context(
+    def region(
         self,
-        frames: Float[Array, "b t y x 3"],
+        frames: UInt8[Array, "b t y x 3"],
         fused: Fused,
-        masks: Float[Array, "f y x"] | None,
-        frame_valid: Bool[Array, "b t"],
-    ) -> tuple[Context, Region | None]:
-        """What the text decoder attends to: fusion tokens, region tokens (MCM), prompts (MoHE)."""
+        masks: Float[Array, "f y x"],
+        predicted: Float[Array, "f y x"] | None = None,
+    ) -> Region | None:
+        """MCM: what lies under the masks of f = b * t frames; None where it is off.
+
+        predicted: the model's own masks, where `masks` may be the true ones (training).
+        """
+        if not self.uses_mcm:
+            return None
+        flat = frames.reshape(-1, *frames.shape[2:])
+        if not self.uses_clip:
+            return self.mask_collaboration(images.standardized(flat, images.CENTRED), fused.pixels, masks)
+        sizes, pooled = self.clip_vision.config, self.config.region_encoder == "clip_pooled"
+        pictures = clip_regions.clip_pictures(flat, masks, sizes.image_size, masked=not pooled)
+        features = self.clip_vision(pictures, levels=clip_regions.levels_of(sizes.layers) if pooled else ())
+        return self.mask_collaboration(features, masks, masks if predicted is None else predicted)
+
+    def context(self, fused: Fused, region: Region | None, frame_valid: Bool[Array, "b t"]) -> Context:
+        """What the text decoder attends to: visual tokens, fusion tokens, region tokens (MCM), prompts (MoHE)."""
         b, t = frame_valid.shape
         tokens = [jnp.concatenate([fused.visual, fused.audio], axis=1)]
-        bias, region, prompts = [jnp.zeros(tokens[0].shape[:2], jnp.float32)], None, None
-        if self.uses_mcm:
-            flat = frames.reshape(b * t, *frames.shape[2:])
-            region = self.mask_collaboration(flat, fused.pixels, masks)
+        bias, prompts = [jnp.zeros(tokens[0].shape[:2], jnp.float32)], None
+        if self.config.visual_skip:
+            tokens.append(fused.seen)
+            bias.append(jnp.zeros(fused.seen.shape[:2], jnp.float32))
+        if region is not None:
             tokens.append(region.tokens)
             bias.append(region.bias)
         if self.config.mohe:
@@ -123,7 +156,7 @@ class SSUFormer(nn.Module):
             prompts = self.prompts(both, summary.reshape(b, t, -1), fused.sound, frame_valid)
             tokens.append(prompts.tokens)
             bias.append(jnp.zeros(prompts.tokens.shape[:2], jnp.float32))
-        return Context(jnp.concatenate(tokens, axis=1), jnp.concatenate(bias, axis=1), prompts), region
+        return Context(jnp.concatenate(tokens, axis=1), jnp.concatenate(bias, axis=1), prompts)
 
     def start_words(self, context: Context) -> Any:
         """State of the text decoder before the first word."""
@@ -133,15 +166,16 @@ class SSUFormer(nn.Module):
         """Logits of the next word of every frame, and the new state."""
         return self.text_decoder.step(ids, context, state, position)
 
-    def _masks_for_mcm(self, logits: Any, true_masks: Any, mask_mix: Any) -> Float[Array, "f y x"]:
-        predicted = jax.nn.sigmoid(logits)
+    def _masks_for_mcm(
+        self, predicted: Float[Array, "b t y x"], true_masks: Any, mask_mix: Any
+    ) -> Float[Array, "f y x"]:
         if self.has_rng("mask"):
-            use_true = jax.random.uniform(self.make_rng("mask"), (logits.shape[0], 1, 1, 1)) < mask_mix
+            use_true = jax.random.uniform(self.make_rng("mask"), (predicted.shape[0], 1, 1, 1)) < mask_mix
             predicted = jnp.where(use_true, true_masks.astype(jnp.float32), predicted)
-        return predicted.reshape(-1, *logits.shape[2:])
+        return predicted.reshape(-1, *predicted.shape[2:])
 
     def _with_words(
-        self, outputs: Outputs, batch: Batch, fused: Fused, context: Context, region: Region | None, train: bool
+        self, outputs: Outputs, batch: Batch, context: Context, region: Region | None, train: bool
     ) -> Outputs:
         b, t, length = batch.text_ids.shape
         ids = batch.text_ids.reshape(b * t, length)
@@ -157,12 +191,19 @@ class SSUFormer(nn.Module):
         )
         if region is None or not self.config.rcc:
             return outputs
-        seen, written, scale = self.consistency(region.summary, ids)
+        if self.uses_clip:
+            clip_ids = clip_ids_of(ids) if batch.clip_text_ids.shape[-1] == 0 else batch.clip_text_ids
+            seen, scale = region.embedding, jnp.float32(1.0)
+            written = clip_regions.unit(self.clip_text(clip_ids.reshape(b * t, -1))["embedding"])
+        else:
+            seen, written, scale = self.consistency(region.summary, ids)
         return outputs._replace(
             region_embedding=seen.reshape(b, t, -1), text_embedding=written.reshape(b, t, -1), embedding_scale=scale
         )
 
 
-def normalized(frames: UInt8[Array, "b t y x 3"]) -> Float[Array, "b t y x 3"]:
-    """uint8 RGB -> about [-1, 1]."""
-    return frames.astype(jnp.float32) / 127.5 - 1.0
+def clip_ids_of(ids: Int[Array, "b l"]) -> Int[Array, "b l"]:
+    """Our ids as ids that CLIP's text tower takes, for a tower without published weights: a word is its own number."""
+    start, end = 49406, 49407
+    words = jnp.minimum(ids, start - 1)
+    return jnp.where(ids == BOS, start, jnp.where(ids == EOS, end, jnp.where(ids == PAD, 0, words)))

@@ -95,14 +95,21 @@ class TextDecoder(nn.Module):
     def step(
         self, ids: Int[Array, "b 1"], context: Context, state: DecoderState, position: Any
     ) -> tuple[Float[Array, "b 1 v"], DecoderState]:
-        """Log-probabilities of the word after `position`; equal to that row of `__call__`."""
+        """Log-probabilities of the word after `position`; equal to that row of `__call__`.
+
+        `ids` may hold several sentences of every frame, those of one frame side by side (beam search).
+        """
         here = jax.lax.dynamic_slice_in_dim(self.position, position, 1)[None].astype(self.dtype)
         x, caches = self.embed(ids) + here, []
+        rows, frames = ids.shape[0], context.tokens.shape[0]
         for layer, attention in enumerate(self.self_attention):
             x, cache = attention.step(x, state.self_caches[layer], position)
             caches.append(cache)
+            # The sentences of a frame share its keys and values: they stand side by side, as positions do.
+            x = x.reshape(frames, rows // frames, -1)
             x = self.context_attention[layer](x, state.context_caches[layer], context.bias[:, None, None])
-            x, _ = self._feed(layer, x, context.prompts, jnp.ones(ids.shape, bool), False)
+            x, _ = self._feed(layer, x, context.prompts, jnp.ones(x.shape[:2], bool), False)
+            x = x.reshape(rows, 1, -1)
         lm_logits, lm_caches = self.lm.step(ids, state.lm_caches, position) if self.has_lm else (None, ())
         return self._mixed(self.norm(x), lm_logits, False), DecoderState(tuple(caches), state.context_caches, lm_caches)
 
