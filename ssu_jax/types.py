@@ -116,6 +116,8 @@ class Outputs(NamedTuple):
     scene_logits: Any = None  # float32 [b, u]
     audible_logits: Any = None  # float32 [b, t, u]
     semantic_logits: Any = None  # float32 [b, t, y / 4, x / 4, u + 1]
+    query_class_logits: Any = None  # float32 [b, t, q, u + 1], "no object" last (multi-mask form)
+    query_mask_logits: Any = None  # float32 [b, t, q, y / 4, x / 4] (multi-mask form)
     region_embedding: Any = None  # float32 [b, t, d], unit length: the masked region (RCC)
     text_embedding: Any = None  # float32 [b, t, d], unit length: the reference sentence (RCC)
     embedding_scale: Any = None  # float32 [], temperature of the contrastive term

@@ -76,6 +76,8 @@ class ModelConfig:
     pixel_width: int = option(48, "channels of the pixel embedding", low=4)
     num_queries: int = option(4, "learned audio queries a frame", low=1, high=1024)
     query_layers: int = option(1, "rounds of the query token generator", low=1)
+    mask_form: str = option("single", "one mask a frame, the union of the queries, or a class and a mask for every "
+                                      "query (set prediction)", choices=("single", "multi"))  # fmt: skip
     region_encoder: str = option("cells", "how MCM looks under the mask: own small cells, CLIP on the masked frame, or "
                                           "CLIP features of the whole frame pooled under the mask",
                                  choices=("cells", "clip_masked", "clip_pooled"))  # fmt: skip
@@ -88,6 +90,10 @@ class ModelConfig:
     vocab_size: int = option(160, "rows of the word table; the tokenizer may fill fewer", low=8)
     smallest_mask: float = option(0.002, "share of the frame below which a mask is a speck: emptied at inference",
                                   low=0.0, high=1.0)  # fmt: skip
+    beam_size: int = option(1, "sentences kept while a frame is described; 1 takes the likeliest word each time",
+                            low=1, high=64)  # fmt: skip
+    length_penalty: float = option(0.0, "beam search: exponent of the length that log-probabilities are divided by; "
+                                        "0 takes the likeliest sentence", low=0.0, high=2.0)  # fmt: skip
     seg_only: bool = option(False, "SSU-S: masks only")
     text_only: bool = option(False, "SSU-D: sentences only")
     mcm: bool = option(True, "mask collaboration: region tokens under the mask feed the text decoder")
