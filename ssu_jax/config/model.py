@@ -88,6 +88,7 @@ class ModelConfig:
     text_layers: int = option(2, "blocks of the text decoder", low=1)
     embedding_width: int = option(64, "width of the region and text embeddings of RCC", low=4)
     vocab_size: int = option(160, "rows of the word table; the tokenizer may fill fewer", low=8)
+    tied_head: bool = option(False, "the word table is also the output layer: half the weights of a large vocabulary")
     smallest_mask: float = option(0.002, "share of the frame below which a mask is a speck: emptied at inference",
                                   low=0.0, high=1.0)  # fmt: skip
     beam_size: int = option(1, "sentences kept while a frame is described; 1 takes the likeliest word each time",

@@ -23,3 +23,43 @@ def tiny() -> Config:
     config.model.moe.hidden = 16
     config.model.language_model.width = 8
     return config
+
+
+def small() -> Config:
+    """224 x 224, PVT-v2-B1, 256 wide, everything else our own and trained along: one GPU."""
+    config = Config(name="small")
+    config.data.image_size = 224
+    model, train = config.model, config.train
+    model.width, model.num_heads, model.pixel_width = 256, 8, 128
+    model.num_queries, model.fusion_layers, model.text_layers = 8, 3, 4
+    model.region_tokens, model.vocab_size = 96, 4096
+    model.visual.kind, model.visual.variant = "pvt_v2", "b1"
+    model.moe.hidden, model.moe.prompt_tokens = 512, 4
+    model.language_model.width, model.language_model.layers = 256, 2
+    train.learning_rate, train.num_steps, train.batch_size = 3e-4, 20000, 16
+    train.backbone_learning_rate, train.ema_decay = 0.1, 0.9998
+    return config
+
+
+def base() -> Config:
+    """The paper's model: PVT-v2-B5, VGGish and CLIP ViT-B/16 at 224 x 224, 319.62 M parameters to within 2 %.
+
+    The language-model expert (GPT-2) and CLIP's text tower are counted apart. Encoders without published weights are
+    random: `model.*.weights` name folders made by `ssu convert`. What the paper leaves open is our choice.
+    """
+    config = small()
+    config.name = "base"
+    config.data.train_seconds = 0
+    model, losses, train = config.model, config.losses, config.train
+    model.width, model.mlp_ratio, model.pixel_width = 512, 2.0, 256
+    model.num_queries, model.query_layers, model.text_layers = 32, 2, 5
+    model.visual.variant, model.visual.remat = "b5", True
+    model.audio.kind = "vggish"
+    model.region_encoder, model.visual_skip = "clip_masked", True
+    model.moe.num_experts, model.moe.hidden, model.moe.prompt_tokens = 4, 512, 2
+    model.language_model.kind, model.vocab_size, model.tied_head = "gpt2", 50261, True
+    # The encoders are pre-trained: no auxiliary labels, and no collapse to keep embeddings from.
+    losses.contrastive = losses.semantic = losses.audible = losses.language_model = 0.0
+    train.learning_rate, train.batch_size, train.weight_decay = 1e-4, 8, 0.05
+    train.freeze = ("audio_encoder/vggish/*", "clip_vision/*", "clip_text/*", "text_decoder/lm/model/*")
+    return config

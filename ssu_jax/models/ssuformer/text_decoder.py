@@ -61,7 +61,10 @@ class TextDecoder(nn.Module):
         else:
             self.feed = [FeedForwardBlock(d, int(d * config.mlp_ratio), self.dtype) for _ in blocks]
         self.norm = nn.LayerNorm(dtype=self.dtype)
-        self.head = nn.Dense(config.vocab_size, dtype=self.dtype)
+        if config.tied_head:
+            self.head_bias = self.param("head_bias", nn.initializers.zeros, (config.vocab_size,))
+        else:
+            self.head = nn.Dense(config.vocab_size, dtype=self.dtype)
         if self.has_lm:
             self.lm = LanguageModelExpert(config, self.max_length, self.dtype)
             self.gate = nn.Dense(1, bias_init=nn.initializers.constant(-2.0))
@@ -121,8 +124,14 @@ class TextDecoder(nn.Module):
         y, stats = self.experts[layer](self.expert_norms[layer](x), prompts, mask, train)
         return x + y, stats
 
+    def _local_logits(self, x: Float[Array, "b l d"]) -> Float[Array, "b l v"]:
+        if self.config.tied_head:
+            # The table starts at a size fit for adding to positions; as an output layer it wants 1 / sqrt(d).
+            return self.embed.attend(x * x.shape[-1] ** -0.5).astype(jnp.float32) + self.head_bias[None, None]
+        return self.head(x).astype(jnp.float32)
+
     def _mixed(self, x: Float[Array, "b l d"], lm_logits: Cache | Any, train: bool) -> Float[Array, "b l v"]:
-        local = self.head(x).astype(jnp.float32)
+        local = self._local_logits(x)
         if lm_logits is None:
             return local
         gate = jax.nn.sigmoid(self.gate(x).astype(jnp.float32))
