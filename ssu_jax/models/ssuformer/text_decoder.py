@@ -126,8 +126,7 @@ class TextDecoder(nn.Module):
 
     def _local_logits(self, x: Float[Array, "b l d"]) -> Float[Array, "b l v"]:
         if self.config.tied_head:
-            # The table starts at a size fit for adding to positions; as an output layer it wants 1 / sqrt(d).
-            return self.embed.attend(x * x.shape[-1] ** -0.5).astype(jnp.float32) + self.head_bias[None, None]
+            return self.embed.attend(x).astype(jnp.float32) + self.head_bias[None, None]
         return self.head(x).astype(jnp.float32)
 
     def _mixed(self, x: Float[Array, "b l d"], lm_logits: Cache | Any, train: bool) -> Float[Array, "b l v"]:
