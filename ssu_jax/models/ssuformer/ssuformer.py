@@ -7,13 +7,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
+from ssu_jax.config.encoders import clip as clip_sizes
 from ssu_jax.config.model import ModelConfig
+from ssu_jax.encoders.clip import CLIPText, CLIPVision
 from ssu_jax.layers import images
 from ssu_jax.models.ssuformer import backbones, clip_regions
 from ssu_jax.models.ssuformer.consistency import RegionCaptionConsistency
 from ssu_jax.models.ssuformer.fusion import MultiModalityIntegration, QueryTokenGenerator
 from ssu_jax.models.ssuformer.mask_collaboration import MaskCollaboration, Region
-from ssu_jax.models.ssuformer.mask_decoder import MaskHead, PixelDecoder
+from ssu_jax.models.ssuformer.mask_decoder import MaskHead, PixelDecoder, QueryMaskHead
 from ssu_jax.models.ssuformer.prompted_experts import HierarchicalPrompts
 from ssu_jax.models.ssuformer.text_decoder import Context, TextDecoder
 from ssu_jax.tokenizer import BOS, EOS, PAD
@@ -47,16 +49,14 @@ class SSUFormer(nn.Module):
         self.pixel_decoder = PixelDecoder(config, dtype)
         self.audible_head = nn.Dense(self.num_classes)
         if not config.text_only:
-            self.mask_head = MaskHead(config, dtype)
+            multi = config.mask_form == "multi"
+            self.mask_head = QueryMaskHead(config, self.num_classes, dtype) if multi else MaskHead(config, dtype)
             self.semantic_head = nn.Dense(self.num_classes + 1)
         if not config.seg_only:
             self.text_decoder = TextDecoder(config, self.max_text_tokens, dtype)
             if config.mohe:
                 self.prompts = HierarchicalPrompts(config, self.num_classes, dtype)
             if self.uses_mcm and self.uses_clip:
-                from ssu_jax.config.encoders import clip as clip_sizes
-                from ssu_jax.encoders.clip import CLIPText, CLIPVision
-
                 clip = clip_sizes.VARIANTS[config.clip.variant]
                 self.clip_vision = CLIPVision(clip.vision, dtype, remat=config.clip.remat)
                 self.mask_collaboration = clip_regions.CLIPRegions(config, dtype)
@@ -79,15 +79,17 @@ class SSUFormer(nn.Module):
 
     def __call__(self, batch: Batch, mask_mix: Any = 0.0, train: bool = False) -> Outputs:
         """Teacher-forced pass. `mask_mix`: probability, a clip, that MCM sees the true mask (stream "mask")."""
-        b, t, size = *batch.frames.shape[:2], batch.frames.shape[2]
+        b, t = batch.frames.shape[:2]
         fused = self.fuse(batch.frames, batch.log_mel, batch.frame_valid)
         outputs = Outputs(None, None, audible_logits=self.audible_head(fused.sound).astype(jnp.float32))
         if not self.config.text_only:
-            mask_logits = self.mask_head(fused.pixels, fused.audio)
-            semantic = self.semantic_head(fused.pixels).astype(jnp.float32)
+            both = self.mask_head(fused.pixels, fused.audio), self.semantic_head(fused.pixels).astype(jnp.float32)
+            drawn, semantic = jax.tree.map(lambda x: x.reshape(b, t, *x.shape[1:]), both)
             outputs = outputs._replace(
-                mask_logits=mask_logits.reshape(b, t, size, size),
-                semantic_logits=semantic.reshape(b, t, *semantic.shape[1:]),
+                mask_logits=drawn.union,
+                query_class_logits=drawn.class_logits,
+                query_mask_logits=drawn.mask_logits,
+                semantic_logits=semantic,
             )
         if self.config.seg_only:
             return outputs
@@ -116,7 +118,7 @@ class SSUFormer(nn.Module):
 
     def masks(self, fused: Fused) -> Float[Array, "b y x"]:
         """Mask probabilities of every frame."""
-        return jax.nn.sigmoid(self.mask_head(fused.pixels, fused.audio))
+        return jax.nn.sigmoid(self.mask_head(fused.pixels, fused.audio).union)
 
     def region(
         self,
@@ -136,7 +138,7 @@ class SSUFormer(nn.Module):
             return self.mask_collaboration(images.standardized(flat, images.CENTRED), fused.pixels, masks)
         sizes, pooled = self.clip_vision.config, self.config.region_encoder == "clip_pooled"
         pictures = clip_regions.clip_pictures(flat, masks, sizes.image_size, masked=not pooled)
-        features = self.clip_vision(pictures, levels=clip_regions.levels_of(sizes.layers) if pooled else ())
+        features = self.clip_vision(pictures, levels=clip_regions.levels_of(sizes.depth) if pooled else ())
         return self.mask_collaboration(features, masks, masks if predicted is None else predicted)
 
     def context(self, fused: Fused, region: Region | None, frame_valid: Bool[Array, "b t"]) -> Context:
@@ -192,7 +194,11 @@ class SSUFormer(nn.Module):
         if region is None or not self.config.rcc:
             return outputs
         if self.uses_clip:
-            clip_ids = clip_ids_of(ids) if batch.clip_text_ids.shape[-1] == 0 else batch.clip_text_ids
+            clip_ids = (
+                clip_ids_of(ids, self.clip_text.config.vocab_size)
+                if batch.clip_text_ids.shape[-1] == 0
+                else batch.clip_text_ids
+            )
             seen, scale = region.embedding, jnp.float32(1.0)
             written = clip_regions.unit(self.clip_text(clip_ids.reshape(b * t, -1))["embedding"])
         else:
@@ -202,8 +208,8 @@ class SSUFormer(nn.Module):
         )
 
 
-def clip_ids_of(ids: Int[Array, "b l"]) -> Int[Array, "b l"]:
+def clip_ids_of(ids: Int[Array, "b l"], vocab_size: int) -> Int[Array, "b l"]:
     """Our ids as ids that CLIP's text tower takes, for a tower without published weights: a word is its own number."""
-    start, end = 49406, 49407
+    start, end = vocab_size - 2, vocab_size - 1
     words = jnp.minimum(ids, start - 1)
     return jnp.where(ids == BOS, start, jnp.where(ids == EOS, end, jnp.where(ids == PAD, 0, words)))
