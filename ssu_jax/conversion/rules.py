@@ -8,6 +8,7 @@ A rule holds two templates of names and the name of a transform:
 in one name. A transform is a pair of inverse functions of one array, so a round trip is exact to the bit.
 """
 
+import functools
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
@@ -37,6 +38,7 @@ TRANSFORMS: dict[str, Transform] = {
     "dense": permutation(1, 0),  # [out, in] -> [in, out]
     "conv": permutation(2, 3, 1, 0),  # [out, in, y, x] -> [y, x, in, out]; depthwise [c, 1, y, x] -> [y, x, 1, c]
     "conv1d": permutation(2, 1, 0),  # [out, in, x] -> [x, in, out]
+    "pointwise": Transform(lambda x: x.squeeze((0, 1)), lambda x: x[None, None]),  # [1, 1, in, out] -> [in, out]
     "vector": Transform(lambda x: x.reshape(-1), lambda x: x[None]),  # [1, n] -> [n]
 }
 
@@ -109,16 +111,31 @@ def plan(table: Table, published: Mapping[str, Shape], wanted: Mapping[str, Shap
         filled.setdefault(path, name)
     problems += [f"{path} {tuple(wanted[path])}: nothing fills it" for path in sorted(wanted.keys() - filled.keys())]
     if problems:
-        raise UserError(f"{where}: {len(problems)} tensors do not fit: " + "; ".join(problems))
+        raise MisfitError(where, problems)
     return matches
+
+
+class MisfitError(UserError):
+    """Tensors and a table that do not go together: all problems at once, in one line and as a list."""
+
+    def __init__(self, where: Any, problems: list[str]):
+        super().__init__(f"{where}: {len(problems)} tensors do not fit: " + "; ".join(problems))
+        self.where, self.problems = where, problems
 
 
 def shape_after(shape: Shape, transform: str) -> Shape:
     """The shape that a transform gives; no data is touched. () where the number of axes does not fit."""
+    return _shape_of(TRANSFORMS[transform].forward, shape)
+
+
+def shape_before(shape: Shape, transform: str) -> Shape:
+    """The published shape behind one of ours: the inverse of `shape_after`."""
+    return _shape_of(TRANSFORMS[transform].backward, shape)
+
+
+def _shape_of(function: Callable[[np.ndarray], np.ndarray], shape: Shape) -> Shape:
     try:
-        return (
-            TRANSFORMS[transform].forward(np.lib.stride_tricks.as_strided(np.zeros(()), shape, (0,) * len(shape))).shape
-        )
+        return function(np.lib.stride_tricks.as_strided(np.zeros(()), shape, (0,) * len(shape))).shape
     except ValueError:
         return ()
 
@@ -127,6 +144,7 @@ def _first(candidates):
     return next(((rule, found) for rule, found in candidates if found), None)
 
 
+@functools.cache
 def _regex(template: str) -> re.Pattern:
     """A template with {fields} as a regular expression with a named group for each; a field is a number."""
     seen: set[str] = set()

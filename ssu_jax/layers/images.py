@@ -8,6 +8,7 @@ from jaxtyping import Array, Float, Num
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 CENTRED = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))  # [-1, 1]
+BYTES = ((128 / 255,) * 3, (128 / 255,) * 3)  # byte / 128 - 1: the input of quantised networks
 
 Colours = tuple[tuple[float, float, float], tuple[float, float, float]]
 
