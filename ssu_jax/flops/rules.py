@@ -14,7 +14,7 @@ KINDS = (MATMUL, CONVOLUTION, ELEMENTWISE, TRANSCENDENTAL, REDUCTION)
 
 _ELEMENTWISE = frozenset(
     """abs add add_any ceil clamp conj cummax cummin cumprod cumsum div eq eq_to floor ge gt is_finite le le_to lt lt_to
-    max min mul ne neg nextafter one_minus_square rem round sign square sub""".split()
+    max min mul ne neg nextafter rem round sign square sub""".split()
 )
 _TRANSCENDENTAL = frozenset(
     """acos acosh asin asinh atan atan2 atanh bessel_i0e bessel_i1e cbrt cos cosh cumlogsumexp digamma erf erf_inv erfc
@@ -117,6 +117,7 @@ _RULES: tuple[tuple[frozenset[str], str, Callable[[Any], int]], ...] = (
     (frozenset(["ragged_dot_general"]), MATMUL, _of_ragged_dot),
     (frozenset(["conv_general_dilated"]), CONVOLUTION, _of_convolution),
     (frozenset(["integer_pow"]), ELEMENTWISE, _of_integer_power),
+    (frozenset(["one_minus_square"]), ELEMENTWISE, lambda eqn: 2 * _outputs(eqn)),
     (_ELEMENTWISE, ELEMENTWISE, _outputs),
     (_TRANSCENDENTAL, TRANSCENDENTAL, _outputs),
     (_REDUCTION, REDUCTION, _of_reduction),

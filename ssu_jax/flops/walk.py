@@ -73,9 +73,7 @@ def _of_jaxpr(jaxpr: Any, wanted: Mask, known: loops.Known, loop_bound: int | No
     tally = _Tally()
     for eqn, mask in _needed(jaxpr, wanted)[0]:
         if eqn.primitive.name == "scan":
-            body, count = eqn.params["jaxpr"], eqn.params["num_consts"]
-            inside = loops.bound(body.jaxpr.invars, eqn.invars[:count], known)
-            tally.add(_of_closed(body, None, inside, loop_bound), eqn.params["length"])
+            tally.add(_of_closed(eqn.params["jaxpr"], None, {}, loop_bound), eqn.params["length"])
         elif eqn.primitive.name == "while":
             tally.add(_of_while(eqn, known, loop_bound))
         elif eqn.primitive.name == "cond":
