@@ -3,6 +3,9 @@
 total = sum of weight x term over LossConfig; terms of parts that are switched off are absent.
 """
 
+from typing import Any, NamedTuple
+
+import einops
 import jax
 import jax.numpy as jnp
 import optax
@@ -12,7 +15,8 @@ from ssu_jax.config.losses import LossConfig
 from ssu_jax.tokenizer import PAD
 from ssu_jax.types import Batch, Outputs
 
-SEMANTIC_STRIDE = 4  # the map on which pixel classes are learned
+SEMANTIC_STRIDE = 4  # the map on which pixel classes and the masks of single queries are learned
+MOST_SOURCES = 16  # classes that sound in one frame; frames with more are left out of the set terms
 MASK_SCALE = 10.0  # few pixels sound, so the mean over all of them is small
 
 
@@ -22,6 +26,8 @@ def total_loss(outputs: Outputs, batch: Batch, config: LossConfig) -> tuple[Floa
     if outputs.mask_logits is not None:
         terms |= mask_terms(outputs.mask_logits, batch, config)
         terms["semantic"] = semantic_loss(outputs.semantic_logits, batch.semantic, batch.frame_valid)
+    if outputs.query_mask_logits is not None:
+        terms |= set_terms(outputs.query_class_logits, outputs.query_mask_logits, batch, config)
     if outputs.text_logits is not None:
         gamma = config.focal_gamma if config.focal else 0.0
         targets, valid = batch.text_ids[..., 1:], batch.frame_valid[..., None]
@@ -56,6 +62,87 @@ def mask_terms(logits: Float[Array, "b t y x"], batch: Batch, config: LossConfig
     sounding = (truth.sum(axis=(2, 3)) > 0).astype(jnp.float32) * valid
     dice = 1.0 - (2.0 * overlap + 1.0) / (total + 1.0)
     return {"mask": MASK_SCALE * _mean(entropy.mean(axis=(2, 3)), valid), "dice": _mean(dice, sounding)}
+
+
+class Sources(NamedTuple):
+    """What the queries of f = b t frames are to find: up to k classes that sound in the picture, one mask a class."""
+
+    classes: Any  # int32 [f, k]
+    present: Any  # bool [f, k]: the class has a pixel; the others fill the shape
+    masks: Any  # float32 [f, k, y / 4, x / 4]: share of the cell that sounds
+    known: Any  # bool [f]: False for a padded frame and where the sources cannot be told apart
+
+
+def sounding_sources(batch: Batch, num_queries: int) -> Sources:
+    """The pixels that sound, divided by class. k = min(q, u, MOST_SOURCES).
+
+    Where the class of pixels is unknown (-1) and one class alone sounds in the picture, they are its pixels. A
+    frame stays unknown, and costs nothing here, where a sounding pixel belongs to no class, or where a sounding
+    class has no pixel and may lie among the unknown ones. Silent frames are known: there is nothing to find.
+    """
+    labels = batch.source_labels.reshape(-1, batch.source_labels.shape[-1]) > 0
+    sounds = (batch.masks > 0).reshape(-1, 1, *batch.masks.shape[2:])
+    semantic = batch.semantic.reshape(sounds.shape).astype(jnp.int32)
+    named, classes = jax.lax.top_k(labels.astype(jnp.int32), min(num_queries, labels.shape[-1], MOST_SOURCES))
+    alone = labels.sum(axis=-1)[:, None, None, None] == 1
+    theirs = (semantic == classes[..., None, None] + 1) | ((semantic < 0) & alone)
+    theirs &= sounds & (named > 0)[..., None, None]
+    present = theirs.any(axis=(2, 3))
+    divided = (theirs.any(axis=1, keepdims=True) == sounds).all(axis=(1, 2, 3))
+    hidden = ((named > 0) & ~present).any(axis=1) & (semantic < 0).any(axis=(1, 2, 3))
+    masks = einops.reduce(theirs.astype(jnp.float32), "f k (y i) (x j) -> f k y x", "mean",
+                          i=SEMANTIC_STRIDE, j=SEMANTIC_STRIDE)  # fmt: skip
+    return Sources(classes, present, masks, divided & ~hidden & batch.frame_valid.reshape(-1))
+
+
+def set_terms(
+    class_logits: Float[Array, "b t q u1"], mask_logits: Float[Array, "b t q y4 x4"], batch: Batch, config: LossConfig
+) -> dict[str, Array]:
+    """Set prediction (arXiv 2107.06278): each source of a frame is matched with one query, at the least cost.
+
+    `query_class`: cross-entropy of every query, `no_object` the weight of those without a source;
+    `query_mask`, `query_dice`: binary cross-entropy and Dice of the matched masks, on all pixels at stride 4.
+    """
+    class_logits = class_logits.reshape(-1, *class_logits.shape[2:])
+    sources = sounding_sources(batch, class_logits.shape[1])
+    probability = jax.nn.softmax(class_logits)
+    pairs = {"query_class": -jnp.take_along_axis(probability, sources.classes[:, None], axis=2)}
+    pairs |= mask_pairs(mask_logits.reshape(len(class_logits), *mask_logits.shape[2:]), sources.masks)
+    query = match(sum(getattr(config, name) * cost for name, cost in pairs.items()), sources.present)
+    chosen = {name: jnp.take_along_axis(pairs[name], query[:, None], axis=1)[:, 0] for name in pairs}
+    weight = (sources.present & sources.known[:, None]).astype(jnp.float32)
+    nothing = class_logits.shape[-1] - 1
+    found = (query[:, None] == jnp.arange(class_logits.shape[1])[None, :, None]) & sources.present[:, None]
+    target = jnp.where(found.any(axis=2), (found * sources.classes[:, None]).sum(axis=2), nothing)
+    entropy = optax.softmax_cross_entropy_with_integer_labels(class_logits, target)
+    share = jnp.where(target == nothing, config.no_object, 1.0) * sources.known[:, None].astype(jnp.float32)
+    return {
+        "query_class": (share * entropy).sum() / jnp.maximum(share.sum(), 1e-6),
+        "query_mask": _mean(chosen["query_mask"], weight),
+        "query_dice": _mean(chosen["query_dice"], weight),
+    }
+
+
+def mask_pairs(logits: Float[Array, "f q y4 x4"], masks: Float[Array, "f k y4 x4"]) -> dict[str, Float[Array, "f q k"]]:
+    """Cross-entropy (mean over pixels) and Dice of every query with every source."""
+    logits, masks = (x.reshape(*x.shape[:2], -1) for x in (logits, masks))
+    probability = jax.nn.sigmoid(logits)
+    entropy = jax.nn.softplus(logits).mean(axis=2)[..., None]
+    entropy = entropy - jnp.einsum("fqn,fkn->fqk", logits, masks) / logits.shape[2]
+    overlap = jnp.einsum("fqn,fkn->fqk", probability, masks)
+    total = probability.sum(axis=2)[..., None] + masks.sum(axis=2)[:, None]
+    return {"query_mask": entropy, "query_dice": 1.0 - (2.0 * overlap + 1.0) / (total + 1.0)}
+
+
+def match(cost: Float[Array, "f q k"], present: Bool[Array, "f k"]) -> Int[Array, "f k"]:
+    """The query of each source, all different, so that the sum over the sources that are present is least.
+
+    Absent sources cost the same everywhere, so that they choose last. A cost that is not finite is taken as very
+    dear: the search ends, and the loss, which is then not finite either, is refused by the training step.
+    """
+    bounded = jnp.clip(jnp.nan_to_num(jax.lax.stop_gradient(cost), nan=1e6), -1e6, 1e6)
+    query, source = jax.vmap(optax.assignment.hungarian_algorithm)(jnp.where(present[:, None], bounded, 0.0))
+    return jnp.take_along_axis(query, jnp.argsort(source, axis=1), axis=1)
 
 
 def caption_loss(

@@ -61,7 +61,7 @@ def test_mask_head_is_the_union_of_its_queries():
     # [hidden, sub-pixel, channel]: query 0 reads channel 0, query 1 channel 1, in the first sub-pixel column only.
     kernel = jnp.zeros((4, 4, 4, 3)).at[0, :, 0, 0].set(20.0).at[1, :, 0, 1].set(20.0)
     params["embedding"]["kernel"] = kernel.reshape(4, 48)
-    union = np.asarray(head.apply({"params": params}, pixels, queries))
+    union = np.asarray(head.apply({"params": params}, pixels, queries).union)
     assert union.shape == (1, 16, 24)
     assert (union[0, :, [0, 4, 16, 20]] > 0).all()
     assert (union[0, :, [8, 12]] < 0).all()
