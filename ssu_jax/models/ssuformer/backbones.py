@@ -5,9 +5,11 @@ from typing import Any
 import flax.linen as nn
 from jaxtyping import Array, Float, UInt8
 
+from ssu_jax.config.encoders import pvt_v2 as pvt_v2_sizes
 from ssu_jax.config.encoders import vggish as vggish_sizes
 from ssu_jax.config.model import AudioEncoderConfig, VisualEncoderConfig
 from ssu_jax.encoders.audio_patches import AudioPatchEncoder
+from ssu_jax.encoders.pvt_v2 import PVTv2
 from ssu_jax.encoders.pyramid import PyramidEncoder
 from ssu_jax.encoders.vggish import VGGish
 from ssu_jax.layers import images
@@ -18,9 +20,6 @@ COLOURS = {"pyramid": images.CENTRED, "pvt_v2": images.IMAGENET}
 def visual_encoder(config: VisualEncoderConfig, dtype: Any) -> nn.Module:
     """Pictures -> "stage_1" ... "stage_4" at strides 4 to 32, and what else the encoder gives."""
     if config.kind == "pvt_v2":
-        from ssu_jax.config.encoders import pvt_v2 as pvt_v2_sizes
-        from ssu_jax.encoders.pvt_v2 import PVTv2
-
         return PVTv2(pvt_v2_sizes.VARIANTS[config.variant], dtype, remat=config.remat)
     return PyramidEncoder(config, dtype)
 
