@@ -75,12 +75,17 @@ def read_shapes(folder: pathlib.Path) -> dict[str, tuple[int, ...]]:
 
 def check_files(folder: pathlib.Path) -> None:
     """Raises UserError naming the first file that is not the one exported."""
-    for name, (size, digest) in read_manifest(folder)["files"].items():
+    check_listed(folder, read_manifest(folder)["files"], "export the model again (`ssu export`)")
+
+
+def check_listed(folder: pathlib.Path, listed: dict[str, list], remedy: str) -> None:
+    """Compares files with their (size, sha256). Raises UserError naming the first that differs, and the remedy."""
+    for name, (size, digest) in listed.items():
         path = folder / name
         if not path.is_file():
-            raise UserError(f"{path} is missing: export the model again (`ssu export`)")
+            raise UserError(f"{path} is missing: {remedy}")
         if path.stat().st_size != size or files.sha256_of(path) != digest:
-            raise UserError(f"{path} is damaged: its sha256 is not the one in {MANIFEST}; export the model again")
+            raise UserError(f"{path} is damaged: its sha256 is not the one in {MANIFEST}; {remedy}")
 
 
 def read_params(folder: pathlib.Path) -> dict:

@@ -7,12 +7,11 @@ import pathlib
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 from numpy.lib import format as npy
 
-from ssu_jax.conversion.rules import Shape
 from ssu_jax.conversion.tensors import Source, Tensor
 from ssu_jax.types import UserError
 
@@ -32,12 +31,10 @@ def open_file(path: pathlib.Path) -> Source:
     return Source(path, "npz", tensors, {}, (path,))
 
 
-def write(
-    path: pathlib.Path, layout: Mapping[str, tuple[Shape, np.dtype]], arrays: Callable[[str], np.ndarray]
-) -> None:
+def write(path: pathlib.Path, names: Iterable[str], arrays: Callable[[str], np.ndarray]) -> None:
     """Writes an archive, stored without compression; `arrays` is asked for one after the other."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-        for name in layout:
+        for name in names:
             # A ZipInfo of its own: the default time is fixed, so equal weights give equal files.
             with archive.open(zipfile.ZipInfo(name + _SUFFIX), "w", force_zip64=True) as member:
                 npy.write_array(member, np.ascontiguousarray(arrays(name)), allow_pickle=False)

@@ -33,7 +33,7 @@ def open_file(path: pathlib.Path, scratch: pathlib.Path) -> Source:
         raise UserError(f"{path} needs PyTorch to be read: pip install ssu_jax[convert], or get safetensors of it")
     if os.name != "posix":
         raise UserError(f"{path} can be read on Linux or macOS alone: get safetensors of it, or convert it there")
-    unpacked = scratch / "unpacked.safetensors"
+    unpacked = files.make_folder(scratch) / "unpacked.safetensors"
     _run(path.absolute(), unpacked)
     tensors, metadata = safetensors_files.read_header(unpacked)
     notes = [] if int(metadata.get("landlock", 0)) else [NO_LANDLOCK]

@@ -39,7 +39,7 @@ TRANSFORMS: dict[str, Transform] = {
     "conv": permutation(2, 3, 1, 0),  # [out, in, y, x] -> [y, x, in, out]; depthwise [c, 1, y, x] -> [y, x, 1, c]
     "conv1d": permutation(2, 1, 0),  # [out, in, x] -> [x, in, out]
     "pointwise": Transform(lambda x: x.squeeze((0, 1)), lambda x: x[None, None]),  # [1, 1, in, out] -> [in, out]
-    "vector": Transform(lambda x: x.reshape(-1), lambda x: x[None]),  # [1, n] -> [n]
+    "vector": Transform(lambda x: x.squeeze(0), lambda x: x[None]),  # [1, n] -> [n]
 }
 
 

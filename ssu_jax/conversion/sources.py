@@ -19,6 +19,7 @@ CONFIG = "config.json"
 INDEX = "model.safetensors.index.json"
 TORCH_SUFFIXES = (".pth", ".pt", ".ckpt", ".bin")
 SUFFIXES = (".safetensors", ".npz", *TORCH_SUFFIXES)
+_HUB_STEMS = ("model", "pytorch_model", "model.safetensors.index")
 _TORCH_MAGIC = (b"PK\x03\x04", b"\x80\x02")  # a zip archive; the pickle of PyTorch before 1.6
 
 
@@ -37,6 +38,8 @@ def open_source(place: pathlib.Path, scratch: pathlib.Path, config_file: pathlib
     config = read_json(beside) if config_file or beside.is_file() else {}
     if not isinstance(config, dict):
         raise UserError(f"{beside} holds no JSON object: restore it from its source")
+    if path.stem in _HUB_STEMS and beside == path.parent / CONFIG and config:
+        place = path.parent  # a file of the hub's layout means its folder
     source = _open_file(path, scratch)
     files = (*source.files, beside) if config else source.files
     return dataclasses.replace(source, place=place, config={**source.config, **config}, files=files)
@@ -66,7 +69,7 @@ def _weights_in(folder: pathlib.Path) -> pathlib.Path:
         return folder / INDEX
     for suffixes in ((".safetensors",), (".npz",), TORCH_SUFFIXES):
         found = sorted(path for path in folder.iterdir() if path.suffix in suffixes and path.is_file())
-        named = [path for path in found if path.stem in ("model", "pytorch_model")]
+        named = [path for path in found if path.stem in _HUB_STEMS]
         if len(found) == 1 or len(named) == 1:
             return (named or found)[0]
         if found:

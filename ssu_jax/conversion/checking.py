@@ -1,0 +1,48 @@
+"""The published implementation and ours on the same input: how far apart their features are."""
+
+import pathlib
+
+import jax
+import numpy as np
+
+from ssu_jax.checkpoint import pretrained
+from ssu_jax.config import stored
+from ssu_jax.conversion import catalogue
+from ssu_jax.types import UserError
+
+TOLERANCE = 2e-5  # largest absolute difference, float32
+
+
+def differences(folder: pathlib.Path, published: pathlib.Path, seed: int = 0) -> dict[str, float]:
+    """Name of a feature -> largest absolute difference, inf where one side lacks it, its shape differs or it is NaN.
+
+    folder: converted weights. published: what they were made from. seed: of the random input. Raises UserError where
+    no package has the published implementation, or it is not installed.
+    """
+    kind = pretrained.read_kind(folder)
+    entry = catalogue.entry_of(kind)
+    if entry.reference is None or entry.build is None:
+        raise UserError(f"no published implementation to check {kind} against: no package holds one")
+    tree, params = pretrained.read_pretrained(folder, kind)
+    config = stored.from_dict(entry.config_type, tree, folder)
+    example = entry.example(config, np.random.default_rng(seed))
+    theirs = _published_features(entry, published, example)
+    ours = jax.jit(entry.build(config).apply)({"params": params}, *example)
+    return {name: _difference(ours.get(name), theirs.get(name)) for name in dict.fromkeys([*theirs, *ours])}
+
+
+def _published_features(entry, published: pathlib.Path, example: tuple[np.ndarray, ...]) -> dict[str, np.ndarray]:
+    try:
+        return entry.reference(published, example)
+    except ImportError as error:
+        raise UserError(f"--check needs the published model ({error}): pip install ssu_jax[convert]") from error
+    except OSError as error:
+        first = str(error).split("\n")[0]
+        raise UserError(f"--check: the published implementation cannot read {published}: {first}") from error
+
+
+def _difference(ours: np.ndarray | None, theirs: np.ndarray | None) -> float:
+    if ours is None or theirs is None or ours.shape != theirs.shape:
+        return float("inf")
+    largest = float(np.abs(np.asarray(ours, np.float64) - np.asarray(theirs, np.float64)).max(initial=0.0))
+    return largest if np.isfinite(largest) else float("inf")
