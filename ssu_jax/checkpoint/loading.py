@@ -5,7 +5,7 @@
 * a sealed step of it: WORKDIR/checkpoints/00000500
 * an exported folder: model.safetensors, config.json, tokenizer.json, manifest.json
 
-The weights are the averaged ones (EMA). Reading never changes a file.
+The weights are the averaged ones (EMA), frozen ones as they are. Reading never changes a file.
 """
 
 import json
@@ -13,6 +13,8 @@ import pathlib
 import sys
 from collections.abc import Callable
 from typing import Any
+
+import flax.traverse_util
 
 from ssu_jax.checkpoint import folder as folders
 from ssu_jax.checkpoint import seal, shapes, store
@@ -61,7 +63,7 @@ def read_model(place: pathlib.Path, shapes_of: Callable[[Config], Any] | None = 
     if folders.is_folder(place):
         return _read_folder(place, shapes_of)
     config = read_config(_config_of_step(place))
-    params = store.read_arrays(place)["ema_params"]
+    params = _averaged(store.read_arrays(place))
     if shapes_of is not None:
         shapes.check(shapes.flat(params), shapes.flat(shapes_of(config)), place)
     return Model(config, Tokenizer.load(place / TOKENIZER), params)
@@ -84,6 +86,12 @@ def read_config(path: pathlib.Path) -> Config:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
     except (ValueError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is damaged: restore it from a copy") from error
+
+
+def _averaged(state: dict[str, Any]) -> dict[str, Any]:
+    """The average of what learns; what is frozen has none, and is taken as it is."""
+    leaves = [flax.traverse_util.flatten_dict(state[name]) for name in ("params", "ema_params")]
+    return flax.traverse_util.unflatten_dict(leaves[0] | leaves[1])
 
 
 def _read_folder(place: pathlib.Path, shapes_of: Callable | None) -> Model:

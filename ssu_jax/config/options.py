@@ -8,10 +8,19 @@ from typing import Any
 
 
 def option(
-    default: Any, doc: str, *, low: int | float | None = None, high: int | float | None = None, choices: tuple = ()
+    default: Any,
+    doc: str,
+    *,
+    low: int | float | None = None,
+    high: int | float | None = None,
+    choices: tuple = (),
+    may_be_empty: bool = False,
 ):
-    """A dataclass field with a default, a one-line meaning (unit included) and an inclusive range."""
-    metadata = {"doc": doc, "low": low, "high": high, "choices": choices}
+    """A dataclass field with a default, a one-line meaning (unit included) and an inclusive range.
+
+    may_be_empty: of a tuple, whether it may hold nothing.
+    """
+    metadata = {"doc": doc, "low": low, "high": high, "choices": choices, "may_be_empty": may_be_empty}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -23,7 +32,8 @@ def problems_of(tree: Any, prefix: str = "") -> list[str]:
         if dataclasses.is_dataclass(value):
             problems += problems_of(value, name + ".")
             continue
-        problem = _wrong_type(value, field.type) or _problem(value, field.metadata)
+        absent = field.metadata.get("may_be_empty") and value == ()
+        problem = "" if absent else _wrong_type(value, field.type) or _problem(value, field.metadata)
         if problem:
             problems.append(f"{name} {problem}, got {value!r}")
     return problems

@@ -20,6 +20,17 @@ class TrainConfig:
     beta2: float = option(0.98, "AdamW second-moment decay", low=0.0, high=1.0)
     clip_norm: float = option(1.0, "largest global norm of the gradient", low=0.0)
     ema_decay: float = option(0.998, "decay of the averaged weights that evaluation uses", low=0.0, high=1.0)
+    freeze: tuple[str, ...] = option(
+        (), "modules that do not learn, by name (clip_vision) or pattern (*/bias): no gradient, no moments",
+        may_be_empty=True)  # fmt: skip
+    backbones: tuple[str, ...] = option(
+        ("visual_encoder", "audio_encoder/vggish", "clip_vision", "clip_text", "text_decoder/lm/model"),
+        "modules, by name or pattern, that the next three options are for")  # fmt: skip
+    backbone_learning_rate: float = option(1.0, "learning rate of the backbones over that of the rest",
+                                           low=0.0, high=100.0)  # fmt: skip
+    layer_decay: float = option(1.0, "learning rate of a backbone's block over that of the block above it; 1 is off",
+                                low=0.01, high=1.0)  # fmt: skip
+    freeze_steps: int = option(0, "first steps in which the backbones stay as they are", low=0)
     ground_truth_mask_share: float = option(0.6, "share of the run in which MCM moves from true to predicted masks",
                                             low=0.0, high=1.0)  # fmt: skip
     log_every_steps: int = option(20, "steps between log lines", low=1)

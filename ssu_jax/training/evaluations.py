@@ -13,6 +13,7 @@ from ssu_jax.models.decoding import Describe
 from ssu_jax.tokenizer import Tokenizer
 from ssu_jax.training.interruption import Interruption
 from ssu_jax.training.logging import MetricsLog
+from ssu_jax.training.state import averaged
 from ssu_jax.types import Batch, TrainState
 from ssu_jax.visualization import pictures
 
@@ -45,7 +46,7 @@ class Evaluator:
         try:
             scores = evaluation.evaluate(
                 self.describe,
-                state.ema_params,
+                averaged(state),
                 self.config,
                 self.tokenizer,
                 directory=data.dir,
@@ -70,7 +71,7 @@ class Evaluator:
         """A contact sheet a clip: truth above, prediction below, with their sentences."""
         batch = self._pictured
         probabilities, ids = map(
-            np.asarray, self.describe(state.ema_params, batch.frames, batch.log_mel, batch.frame_valid)
+            np.asarray, self.describe(averaged(state), batch.frames, batch.log_mel, batch.frame_valid)
         )
         for row in np.flatnonzero(batch.record >= 0)[:NUM_PICTURES]:
             true, said = (

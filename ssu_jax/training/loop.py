@@ -20,12 +20,12 @@ from ssu_jax.config import Config
 from ssu_jax.data import pipeline, records
 from ssu_jax.models import decoding
 from ssu_jax.tokenizer import Tokenizer
-from ssu_jax.training import evaluations, workdir
+from ssu_jax.training import evaluations, parts, workdir
 from ssu_jax.training.interruption import Interruption
 from ssu_jax.training.logging import MetricsLog
 from ssu_jax.training.optimizer import make_optimizer
 from ssu_jax.training.prefetch import Prefetcher
-from ssu_jax.training.state import create_state, num_parameters
+from ssu_jax.training.state import create_state, told_parameters
 from ssu_jax.training.step import make_train_step
 from ssu_jax.types import TrainState, UserError
 
@@ -76,6 +76,11 @@ def _start(
     """Builds everything and restores the newest sound step, or begins a new run."""
     mesh = sharding.make_mesh()
     sharding.check_batch_size(config.train.batch_size, mesh)
+    model, optimizer = models.build(config), make_optimizer(config.train)
+    create = jax.jit(functools.partial(create_state, model, config, optimizer),
+                     out_shardings=sharding.replicated(mesh))  # fmt: skip
+    wanted = jax.eval_shape(create)
+    parts.check(wanted.params, config.train)
     store = stack.enter_context(CheckpointStore(place.path))
     newest = store.find_newest()
     if newest is not None:
@@ -83,13 +88,10 @@ def _start(
     tokenizer = _tokenizer_of(newest, source, config)
     companions = workdir.companions(config, tokenizer.to_json(), source.manifest)
     place.write_start(companions)
-    model, optimizer = models.build(config), make_optimizer(config.train)
-    create = jax.jit(functools.partial(create_state, model, config, optimizer),
-                     out_shardings=sharding.replicated(mesh))  # fmt: skip
-    state = create() if newest is None else read_state(newest, jax.eval_shape(create))
+    state = create() if newest is None else read_state(newest, wanted)
     step = int(state.step)
     log = stack.enter_context(MetricsLog(place.path, step, config.train.num_steps, store.has_score(step)))
-    log.line(f"{config.name}: {num_parameters(state.params) / 1e6:.2f} M parameters, {len(source)} training clips, "
+    log.line(f"{config.name}: {told_parameters(state)}, {len(source)} training clips, "
              f"{jax.device_count()} x {jax.devices()[0].platform}, from step {step}")  # fmt: skip
     describe = decoding.make_describe(model)
     run = _Run(

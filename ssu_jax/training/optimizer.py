@@ -2,6 +2,7 @@
 
 The learning rate is a function of the training step, not of the optimizer's own count: a step that is
 skipped because something was not finite leaves the moments and their count alone, yet time goes on.
+Backbones have a rate of their own, and inside them every block (parts.py).
 """
 
 import jax
@@ -10,6 +11,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from ssu_jax.config import TrainConfig
+from ssu_jax.training import parts
 
 
 def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
@@ -33,6 +35,25 @@ def learning_rate(config: TrainConfig, step: Int[Array, ""] | int) -> Float[Arra
     final = config.final_learning_rate
     cosine = final + (1 - final) * 0.5 * (1 + jnp.cos(jnp.pi * jnp.clip(done, 0.0, 1.0)))
     return config.learning_rate * jnp.minimum(warm, cosine)
+
+
+def learning_rates(config: TrainConfig, params: dict, step: Int[Array, ""] | int) -> dict:
+    """The learning rate of every leaf: the schedule's, and for backbones times their factor (`parts.rate_factors`).
+
+    Backbones have 0 in the first `freeze_steps` steps. Their moments gather meanwhile, so the first update after
+    that is no larger than others.
+    """
+    rate = learning_rate(config, step)
+    factors = parts.rate_factors(params, config)
+    awake = jnp.asarray(step) >= config.freeze_steps
+
+    def of(path, _) -> Float[Array, ""]:
+        factor = factors.get("/".join(key.key for key in path))
+        if factor is None or (factor == 1 and not config.freeze_steps):
+            return rate
+        return jnp.where(awake, rate * factor, 0.0)
+
+    return jax.tree_util.tree_map_with_path(of, params)
 
 
 def decayed(params: dict) -> dict:

@@ -8,24 +8,38 @@ import optax
 
 from ssu_jax import models
 from ssu_jax.config import Config
+from ssu_jax.training import parts
 from ssu_jax.types import TrainState
 
 
 def create_state(model: Any, config: Config, optimizer: optax.GradientTransformation) -> TrainState:
     """Initial weights from `train.seed` alone, moments zero, the average equal to the weights.
 
-    To be jitted (no buffer is then shared between weights and average, so a step may donate them all), or
-    looked at with `jax.eval_shape`.
+    Moments and average exist for what learns; what `train.freeze` names is in `params` alone. To be jitted (no
+    buffer is then shared between weights and average, so a step may donate them all), or looked at with
+    `jax.eval_shape`.
     """
     params = models.init(model, config, jax.random.key(config.train.seed))
+    learned, _ = parts.split(params, config.train.freeze)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
-        ema_params=jax.tree.map(jnp.copy, params),
-        opt_state=optimizer.init(params),
+        ema_params=jax.tree.map(jnp.copy, learned),
+        opt_state=optimizer.init(learned),
         skipped_steps=jnp.zeros((), jnp.int32),
         skipped_in_row=jnp.zeros((), jnp.int32),
     )
+
+
+def averaged(state: TrainState) -> dict:
+    """The weights to evaluate with: the average of what learns, and the frozen rest as it is."""
+    return parts.merge(state.params, state.ema_params)
+
+
+def told_parameters(state: TrainState) -> str:
+    """'3.26 M parameters', and how many of them learn where some do not."""
+    total, learned = num_parameters(state.params), num_parameters(state.ema_params)
+    return f"{total / 1e6:.2f} M parameters" + (f" of which {learned / 1e6:.2f} M learn" if learned < total else "")
 
 
 def num_parameters(params: Any) -> int:

@@ -1,13 +1,14 @@
 """One training step: a pure function of the state and the batch, compiled once.
 
     key = fold_in(key(seed), step)
-    loss, gradient = mean over the slices of the batch
+    loss, gradient = mean over the slices of the batch; the gradient of what learns, not of what is frozen
     if loss and gradient are finite: AdamW, then the average moves; else nothing but the counters
 
 The random key comes from the seed and the step, never from a state of the host, so a step can be run
 again to the same bits.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +20,7 @@ from jaxtyping import Array, Float
 from ssu_jax import losses
 from ssu_jax.config import Config, TrainConfig
 from ssu_jax.training import optimizer as optimizers
+from ssu_jax.training import parts
 from ssu_jax.types import Batch, TrainState
 
 Metrics = dict[str, Any]  # name -> float32 [] or int32 []
@@ -29,28 +31,30 @@ def make_train_step(
 ) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
     """The step, not yet jitted. `train.batch_size` clips go in, over all devices."""
 
-    def loss_of(params, batch, key, mask_mix):
+    def loss_of(frozen, learned, batch, key, mask_mix):
+        params = parts.merge(learned, frozen)
         outputs = model.apply({"params": params}, batch, mask_mix, rngs={"mask": key}, train=True)
         return losses.total_loss(outputs, batch, config.losses)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(jax.random.key(config.train.seed), state.step)
         mask_mix = true_mask_probability(config.train, state.step)
-        gradient_of = _accumulated(loss_of, config.train.grad_accumulation)
-        loss, terms, gradient = gradient_of(state.params, batch, key, mask_mix)
-        rate = optimizers.learning_rate(config.train, state.step)
+        learned, frozen = parts.split(state.params, config.train.freeze)
+        gradient_of = _accumulated(functools.partial(loss_of, frozen), config.train.grad_accumulation)
+        loss, terms, gradient = gradient_of(learned, batch, key, mask_mix)
         norm = optax.tree.norm(gradient)
         # One NaN or infinity anywhere in the gradient makes its norm non-finite.
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
-        updated = _updated(state, gradient, optimizer, rate, config.train.ema_decay)
-        kept = state._replace(skipped_steps=state.skipped_steps + 1, skipped_in_row=state.skipped_in_row + 1)
+        old = state._replace(params=learned)
+        updated = _updated(old, gradient, optimizer, config.train)
+        kept = old._replace(skipped_steps=state.skipped_steps + 1, skipped_in_row=state.skipped_in_row + 1)
         new = jax.tree.map(lambda good, old: jnp.where(finite, good, old), updated, kept)
-        new = new._replace(step=state.step + 1)
+        new = new._replace(step=state.step + 1, params=parts.merge(new.params, frozen))
         metrics = {
             "loss": loss,
             **terms,
             "gradient_norm": norm,
-            "learning_rate": rate,
+            "learning_rate": optimizers.learning_rate(config.train, state.step),
             "true_mask_probability": mask_mix,
             "skipped_steps": new.skipped_steps,
             "skipped_in_row": new.skipped_in_row,
@@ -66,12 +70,14 @@ def true_mask_probability(config: TrainConfig, step) -> Float[Array, ""]:
     return jnp.clip(1.0 - jnp.asarray(step, jnp.float32) / length, 0.0, 1.0)
 
 
-def _updated(state, gradient, optimizer, rate, ema_decay) -> TrainState:
+def _updated(state: TrainState, gradient: dict, optimizer, config: TrainConfig) -> TrainState:
+    """`state.params` here is what learns."""
     direction, opt_state = optimizer.update(gradient, state.opt_state, state.params)
-    params = jax.tree.map(lambda weight, change: weight - rate * change, state.params, direction)
+    rates = optimizers.learning_rates(config, state.params, state.step)
+    params = jax.tree.map(lambda weight, rate, change: weight - rate * change, state.params, rates, direction)
     # Early on the average would still be made of random initial weights: it forgets faster then.
     step = state.step.astype(jnp.float32)
-    decay = jnp.minimum(ema_decay, (1.0 + step) / (10.0 + step))
+    decay = jnp.minimum(config.ema_decay, (1.0 + step) / (10.0 + step))
     ema = jax.tree.map(lambda mean, weight: mean * decay + weight * (1.0 - decay), state.ema_params, params)
     return state._replace(
         params=params, ema_params=ema, opt_state=opt_state, skipped_in_row=jnp.zeros_like(state.skipped_in_row)
