@@ -45,6 +45,14 @@ def empty_cache(batch: int, length: int, num_heads: int, width: int, dtype: Any)
     return Cache(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))
 
 
+def extended(cache: Cache, new: Cache, position: Any) -> tuple[Cache, Float[Array, "1 1 1 n"]]:
+    """`cache` with the keys and values of one position, and the bias that lets that position see those up to it."""
+    update = jax.lax.dynamic_update_slice_in_dim
+    seen = jnp.arange(cache.key.shape[1]) <= position
+    bias = jnp.where(seen, 0.0, NEG_INF)[None, None, None]
+    return Cache(update(cache.key, new.key, position, 1), update(cache.value, new.value, position, 1)), bias
+
+
 class Attention(nn.Module):
     """Multi-head attention with projections. Heads share `width` evenly."""
 
@@ -80,8 +88,5 @@ class Attention(nn.Module):
 
     def step(self, x: Float[Array, "b 1 d"], cache: Cache, position: Any) -> tuple[Float[Array, "b 1 d"], Cache]:
         """Causal self-attention of one position: writes its key and value, attends to those up to it."""
-        new = self.keys_values(x)
-        update = jax.lax.dynamic_update_slice_in_dim
-        cache = Cache(update(cache.key, new.key, position, 1), update(cache.value, new.value, position, 1))
-        seen = jnp.arange(cache.key.shape[1]) <= position
-        return self.from_cache(x, cache, jnp.where(seen, 0.0, NEG_INF)[None, None, None]), cache
+        cache, bias = extended(cache, self.keys_values(x), position)
+        return self.from_cache(x, cache, bias), cache

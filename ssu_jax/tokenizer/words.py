@@ -1,7 +1,8 @@
 """Sentences <-> ids: whole words and punctuation marks, case kept, one row of the table each.
 
 Our design: the vocabulary is learned from the training sentences, most frequent first, ties in
-alphabetical order, so that the same sentences give the same ids everywhere.
+alphabetical order, so that the same sentences give the same ids everywhere. A published vocabulary
+of pieces of words brings its own decoder (`published.shifted`).
 """
 
 import os
@@ -82,14 +83,19 @@ class Tokenizer:
         return row
 
     def decode(self, ids: Iterable[int | np.integer]) -> str:
-        """The sentence up to the first [EOS]; inverse of `encode` for known words in plain spacing."""
-        words = []
+        """The sentence up to the first [EOS]; inverse of `encode` for known words in plain spacing.
+
+        With a published vocabulary, the inverse for every text that is not cut.
+        """
+        written = []
         for number in ids:
             if number == EOS:
                 break
             if number not in (PAD, BOS):
-                words.append(self._backend.id_to_token(int(number)) or SPECIAL[UNK])
-        return _join(words)
+                written.append(int(number))
+        if self._backend.decoder is not None:
+            return self._backend.decode(written, skip_special_tokens=False)
+        return _join([self._backend.id_to_token(number) or SPECIAL[UNK] for number in written])
 
     def __getstate__(self) -> str:
         return self.to_json()
