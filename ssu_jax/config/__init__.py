@@ -8,6 +8,7 @@ is treated as frozen (config_flags cannot override frozen dataclasses).
 import dataclasses
 
 from ssu_jax.config.data import DataConfig
+from ssu_jax.config.encoders import causal_lm
 from ssu_jax.config.evaluation import EvalConfig
 from ssu_jax.config.losses import LossConfig
 from ssu_jax.config.model import ModelConfig
@@ -16,6 +17,7 @@ from ssu_jax.config.train import TrainConfig
 from ssu_jax.types import UserError
 
 SCHEMA_VERSION = 1
+NUM_SPECIAL_IDS = 4  # [PAD] [BOS] [EOS] [UNK], before the words of any vocabulary
 
 __all__ = ["SCHEMA_VERSION", "Config", "DataConfig", "EvalConfig", "LossConfig", "ModelConfig", "TrainConfig"]
 
@@ -78,6 +80,27 @@ def _contradictions(config: Config) -> list[str]:
         f"model.moe.top_k ({moe.top_k}) is more than the experts that a token can reach ({reachable})":
             model.mohe and moe.top_k > reachable,
         "data.classes names a class twice": len(set(data.classes)) < len(data.classes),
+    }  # fmt: skip
+    return [problem for problem, holds in wrong.items() if holds] + _language_model_problems(config)
+
+
+def _language_model_problems(config: Config) -> list[str]:
+    """A published language model must be one that is known, and our ids and sentences must fit it."""
+    model, lm = config.model, config.model.language_model
+    if lm.kind == "own" or not lm.enabled or not model.mohe or model.seg_only:
+        return []
+    known = [name for name, sizes in causal_lm.VARIANTS.items() if sizes.layout == lm.kind]
+    if lm.variant not in known:
+        return [
+            f"model.language_model.variant must be one of {', '.join(known)} for kind {lm.kind}, got {lm.variant!r}"
+        ]
+    sizes = causal_lm.VARIANTS[lm.variant]
+    least = sizes.vocab_size + NUM_SPECIAL_IDS
+    wrong = {
+        f"model.vocab_size ({model.vocab_size}) must be at least {least}: the {sizes.vocab_size} ids of {lm.variant} "
+        f"and our {NUM_SPECIAL_IDS}": model.vocab_size < least,
+        f"data.max_text_tokens ({config.data.max_text_tokens}) must be at most {sizes.positions}, the positions of "
+        f"{lm.variant}": config.data.max_text_tokens > sizes.positions,
     }  # fmt: skip
     return [problem for problem, holds in wrong.items() if holds]
 

@@ -59,8 +59,14 @@ class LanguageModelConfig:
     """The language-model expert: a causal LM that joins through a gate on the next-token distribution."""
 
     enabled: bool = option(True, "use it (only with MoHE)")
-    layers: int = option(1, "transformer blocks", low=1)
-    width: int = option(64, "width", low=8)
+    kind: str = option("own", "a small one trained along, or a published one", choices=("own", "gpt2", "llama"))
+    layers: int = option(1, "own: transformer blocks", low=1)
+    width: int = option(64, "own: width", low=8)
+    variant: str = option("gpt2", "published: its size, gpt2, distilgpt2, gpt2_medium or gpt2_large; of kind llama "
+                                  "smollm2_135m, smollm2_360m or stories260k")  # fmt: skip
+    weights: str = option("", "published: folder made by `ssu convert`, read when training begins; else random. Its "
+                              "tokenizer makes the ids of the sentences")  # fmt: skip
+    remat: bool = option(False, "published: compute blocks again in the backward pass instead of keeping activations")
     gate_threshold: float = option(0.05, "below it the LM is skipped at inference", low=0.0, high=1.0)
 
 

@@ -10,13 +10,11 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
 from ssu_jax.config.model import ModelConfig
 from ssu_jax.layers import embeddings
-from ssu_jax.layers.attention import Cache, empty_cache
 from ssu_jax.layers.moe.experts import MixtureOfExperts
-from ssu_jax.layers.transformer import CausalAttentionBlock, FeedForwardBlock
 
 
 class Prompts(NamedTuple):
@@ -84,45 +82,3 @@ class PromptedExperts(nn.Module):
         scene = summaries[:, :, 0].reshape(b * l, d)
         y, stats = experts(x.reshape(b * l, d), router_input, mask.reshape(b * l), scene, train)
         return y.reshape(b, l, d), stats
-
-
-class LanguageModelExpert(nn.Module):
-    """A small causal language model: published weights at larger sizes, trained along at `nano`'s."""
-
-    config: ModelConfig
-    max_length: int
-    dtype: Any = jnp.float32
-
-    def setup(self):
-        config, width = self.config.language_model, self.config.language_model.width
-        self.embed = nn.Embed(self.config.vocab_size, width, dtype=self.dtype)
-        self.position = self.param("position", nn.initializers.normal(0.02), (self.max_length, width))
-        self.attention = [CausalAttentionBlock(width, self._heads, self.dtype) for _ in range(config.layers)]
-        self.feed = [FeedForwardBlock(width, 2 * width, self.dtype) for _ in range(config.layers)]
-        self.norm = nn.LayerNorm(dtype=self.dtype)
-        self.head = nn.Dense(self.config.vocab_size, dtype=self.dtype)
-
-    @property
-    def _heads(self) -> int:
-        return max(1, self.config.language_model.width // 32)
-
-    def __call__(self, ids: Int[Array, "b l"]) -> Float[Array, "b l v"]:
-        x = self.embed(ids) + self.position[None, : ids.shape[1]].astype(self.dtype)
-        for attention, feed in zip(self.attention, self.feed, strict=True):
-            x = feed(attention(x))
-        return self.head(self.norm(x)).astype(jnp.float32)
-
-    def empty_caches(self, batch: int) -> tuple[Cache, ...]:
-        """One cache a block."""
-        width = self.config.language_model.width
-        return tuple(empty_cache(batch, self.max_length, self._heads, width, self.dtype) for _ in self.attention)
-
-    def step(self, ids: Int[Array, "b 1"], caches: tuple, position: Any) -> tuple[Float[Array, "b 1 v"], tuple]:
-        """Logits of one position; `caches` gain that position."""
-        here = jax.lax.dynamic_slice_in_dim(self.position, position, 1)[None].astype(self.dtype)
-        x, written = self.embed(ids) + here, []
-        for attention, feed, cache in zip(self.attention, self.feed, caches, strict=True):
-            x, cache = attention.step(x, cache, position)
-            x = feed(x)
-            written.append(cache)
-        return self.head(self.norm(x)).astype(jnp.float32), tuple(written)

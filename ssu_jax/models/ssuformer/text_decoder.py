@@ -8,9 +8,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from ssu_jax.config.model import ModelConfig
-from ssu_jax.layers.attention import Cache, empty_cache
+from ssu_jax.layers.attention import empty_cache
 from ssu_jax.layers.transformer import CausalAttentionBlock, ContextAttentionBlock, FeedForwardBlock
-from ssu_jax.models.ssuformer.prompted_experts import LanguageModelExpert, PromptedExperts, Prompts
+from ssu_jax.models.ssuformer import language_model
+from ssu_jax.models.ssuformer.prompted_experts import PromptedExperts, Prompts
+from ssu_jax.tokenizer import EOS, PAD
 
 
 class Context(NamedTuple):
@@ -34,14 +36,14 @@ class DecoderState(NamedTuple):
 
     self_caches: tuple
     context_caches: tuple
-    lm_caches: tuple
+    language_model: Any  # LanguageModelState, () without one
 
 
 class TextDecoder(nn.Module):
     """Causal transformer with cross-attention; its feed-forward parts are experts where MoHE is on.
 
-    With the language-model expert, a learned gate mixes the two next-word distributions:
-    p = (1 - g) p_local + g p_lm. The LM's own weights learn from its own loss alone.
+    With the language-model expert, a learned gate mixes the two next-word distributions (language_model.py). The LM's
+    own weights learn from its own loss alone.
     """
 
     config: ModelConfig
@@ -66,7 +68,7 @@ class TextDecoder(nn.Module):
         else:
             self.head = nn.Dense(config.vocab_size, dtype=self.dtype)
         if self.has_lm:
-            self.lm = LanguageModelExpert(config, self.max_length, self.dtype)
+            self.lm = language_model.expert(config, self.max_length, self.dtype)
             self.gate = nn.Dense(1, bias_init=nn.initializers.constant(-2.0))
 
     @property
@@ -82,9 +84,12 @@ class TextDecoder(nn.Module):
             x = block(x, block.keys_values(context.tokens), context.bias[:, None, None])
             x, stat = self._feed(layer, x, context.prompts, mask, train)
             stats.append(stat)
-        lm_logits = self.lm(ids) if self.has_lm else None
-        logits = self._mixed(self.norm(x), lm_logits, train)
-        return Words(logits, lm_logits, tuple(stats))
+        x = self.norm(x)
+        local = self._local_logits(x)
+        if not self.has_lm:
+            return Words(local, None, tuple(stats))
+        lm_logits = self.lm(ids)
+        return Words(language_model.mixed(local, lm_logits, self._gate(x, ids, train)), lm_logits, tuple(stats))
 
     def start(self, context: Context) -> DecoderState:
         """Empty caches, and the keys and values of the context, computed once for all words."""
@@ -93,7 +98,7 @@ class TextDecoder(nn.Module):
             empty_cache(b, self.max_length, config.num_heads, config.width, self.dtype) for _ in self.self_attention
         )
         keys_values = tuple(block.keys_values(context.tokens) for block in self.context_attention)
-        return DecoderState(empty, keys_values, self.lm.empty_caches(b) if self.has_lm else ())
+        return DecoderState(empty, keys_values, language_model.start(self.lm, b) if self.has_lm else ())
 
     def step(
         self, ids: Int[Array, "b 1"], context: Context, state: DecoderState, position: Any
@@ -113,8 +118,14 @@ class TextDecoder(nn.Module):
             x = self.context_attention[layer](x, state.context_caches[layer], context.bias[:, None, None])
             x, _ = self._feed(layer, x, context.prompts, jnp.ones(x.shape[:2], bool), False)
             x = x.reshape(rows, 1, -1)
-        lm_logits, lm_caches = self.lm.step(ids, state.lm_caches, position) if self.has_lm else (None, ())
-        return self._mixed(self.norm(x), lm_logits, False), DecoderState(tuple(caches), state.context_caches, lm_caches)
+        x = self.norm(x)
+        logits, lm_state = self._local_logits(x), ()
+        if self.has_lm:
+            gate = self._gate(x, ids, False)
+            needed = (gate > 0).any()
+            hidden, lm_state = language_model.read_up_to(self.lm, state.language_model, ids, position, needed)
+            logits = language_model.joined(logits, lambda: self.lm.logits(hidden), gate, needed)
+        return logits, DecoderState(tuple(caches), state.context_caches, lm_state)
 
     def _feed(
         self, layer: int, x: Float[Array, "b l d"], prompts: Prompts | None, mask: Bool[Array, "b l"], train: bool
@@ -129,16 +140,12 @@ class TextDecoder(nn.Module):
             return self.embed.attend(x).astype(jnp.float32) + self.head_bias[None, None]
         return self.head(x).astype(jnp.float32)
 
-    def _mixed(self, x: Float[Array, "b l d"], lm_logits: Cache | Any, train: bool) -> Float[Array, "b l v"]:
-        local = self._local_logits(x)
-        if lm_logits is None:
-            return local
+    def _gate(self, x: Float[Array, "b l d"], ids: Int[Array, "b l"], train: bool) -> Float[Array, "b l 1"]:
+        """Share of the language model. At inference 0 below the threshold, and where a sentence has ended."""
         gate = jax.nn.sigmoid(self.gate(x).astype(jnp.float32))
         self.sow("intermediates", "language_model_share", gate)
-        if not train:
-            gate = jnp.where(gate < self.config.language_model.gate_threshold, 0.0, gate)
-        lm = jax.nn.log_softmax(jax.lax.stop_gradient(lm_logits))
-        local = jax.nn.log_softmax(local)
-        # log((1 - g) e^local + g e^lm), with a floor so that a gate of exactly 0 stays finite.
-        tiny = 1e-9
-        return jnp.logaddexp(local + jnp.log1p(-gate + tiny), lm + jnp.log(gate + tiny))
+        if train:
+            return gate
+        ended = (ids == EOS) | (ids == PAD)
+        low = gate < self.config.language_model.gate_threshold
+        return jnp.where(low | ended[..., None], 0.0, gate)
