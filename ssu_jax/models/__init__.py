@@ -10,6 +10,9 @@ from ssu_jax.models.ssuformer.ssuformer import SSUFormer
 from ssu_jax.types import Batch
 
 
+SAME_SHAPE = 10  # leaves of one shape, on average, from which on each shape is compiled by itself
+
+
 def build(config: Config) -> SSUFormer:
     """The model a config describes; it owns no parameters."""
     return SSUFormer(config.model, len(config.data.classes), config.data.max_text_tokens)
@@ -35,6 +38,14 @@ def example_batch(config: Config, batch_size: int = 1) -> Batch:
 
 
 def init(model: SSUFormer, config: Config, key: Any) -> dict:
-    """Fresh float32 parameters, a plain nested dict."""
-    batch = example_batch(config)
-    return jax.jit(lambda k: model.init({"params": k}, batch)["params"])(key)
+    """Fresh float32 parameters, a plain nested dict; nothing of the model itself is computed."""
+    batch = jax.eval_shape(lambda: example_batch(config))
+
+    def fresh(key):
+        return model.lazy_init({"params": key}, batch)["params"]
+
+    sizes = [leaf.shape for leaf in jax.tree.leaves(jax.eval_shape(fresh, key))]
+    if len(sizes) > SAME_SHAPE * len(set(sizes)):
+        # Shape by shape: one program for the thousands of leaves of a large model takes minutes to compile.
+        return fresh(key)
+    return jax.jit(fresh)(key)
