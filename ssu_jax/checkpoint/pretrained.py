@@ -63,7 +63,7 @@ def read_config(folder: pathlib.Path, kind: str | None = None) -> dict[str, Any]
     """The encoder's configuration as a dictionary, before any weight is read. Raises UserError for another kind."""
     tree = _read_config(folder)
     if kind is not None and tree["kind"] != kind:
-        raise UserError(f"{folder} holds weights of {tree['kind']!r}, wanted are those of {kind!r}: name another folder")
+        raise UserError(f"{folder} holds weights of {tree['kind']!r}, wanted {kind!r}: name another folder")
     return tree["config"]
 
 

@@ -46,13 +46,18 @@ def shut(seconds: int, num_bytes: int) -> int:
     return _landlock()
 
 
-def _landlock() -> int:
+def landlock_version() -> int:
+    """The version of Landlock that this kernel has, 0 where there is none."""
     if platform.system() != "Linux":
         return 0
-    libc = ctypes.CDLL(None, use_errno=True)
-    version = libc.syscall(_CREATE_RULESET, None, 0, _VERSION_WANTED)
-    if version < 1:
+    return max(0, ctypes.CDLL(None, use_errno=True).syscall(_CREATE_RULESET, None, 0, _VERSION_WANTED))
+
+
+def _landlock() -> int:
+    version = landlock_version()
+    if not version:
         return 0
+    libc = ctypes.CDLL(None, use_errno=True)
     rights = [sum(bits for since, bits in table.items() if since <= version) for table in
               (_FILE_RIGHTS, _NETWORK_RIGHTS, _SCOPES)]  # fmt: skip
     ruleset = _Ruleset(*rights)

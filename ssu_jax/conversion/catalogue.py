@@ -1,6 +1,8 @@
 """Which published models can be converted. A table is imported when it is asked for."""
 
 import importlib
+from collections.abc import Mapping
+from typing import Any
 
 from ssu_jax.conversion.entry import Entry
 from ssu_jax.types import UserError
@@ -8,13 +10,15 @@ from ssu_jax.types import UserError
 KINDS = ("pvt_v2", "clip", "vggish", "yamnet", "mobilenet_v2", "deeplab_v3", "causal_lm", "fastestdet", "shufflenet_v2")
 
 # What a published config.json calls itself -> kind.
-KIND_OF_MODEL_TYPE = {
+_KIND_OF_ARCHITECTURE = {"MobileNetV2ForSemanticSegmentation": "deeplab_v3"}  # its model_type is the backbone's
+_KIND_OF_MODEL_TYPE = {
     "pvt_v2": "pvt_v2",
     "clip": "clip",
     "clip_vision_model": "clip",
     "clip_text_model": "clip",
     "gpt2": "causal_lm",
     "llama": "causal_lm",
+    "mobilenet_v2": "mobilenet_v2",
 }
 
 
@@ -23,3 +27,14 @@ def entry_of(kind: str) -> Entry:
     if kind not in KINDS:
         raise UserError(f"unknown kind of weights {kind!r}: wanted one of {', '.join(KINDS)}")
     return importlib.import_module(f"ssu_jax.conversion.tables.{kind}").ENTRY
+
+
+def kind_in(config: Mapping[str, Any]) -> str | None:
+    """The kind that a published config.json means, None where it says none that is known."""
+    architectures = config.get("architectures")
+    architecture = architectures[0] if isinstance(architectures, list) and architectures else None
+    model_type = config.get("model_type")
+    for table, name in ((_KIND_OF_ARCHITECTURE, architecture), (_KIND_OF_MODEL_TYPE, model_type)):
+        if isinstance(name, str) and name in table:
+            return table[name]
+    return None

@@ -49,10 +49,9 @@ class Converted:
 
 def kind_of(source: Source) -> str:
     """The kind that config.json means. Raises UserError where it says nothing, or something unknown."""
-    model_type = source.config.get("model_type")
-    if model_type in catalogue.KIND_OF_MODEL_TYPE:
-        return catalogue.KIND_OF_MODEL_TYPE[model_type]
-    said = f"its config.json says model_type {model_type!r}" if source.config else "it has no config.json"
+    if kind := catalogue.kind_in(source.config):
+        return kind
+    said = f"its config.json says {source.config.get('model_type')!r}" if source.config else "it has no config.json"
     raise UserError(f"{source.place}: {said}: say --kind, one of {', '.join(catalogue.KINDS)}")
 
 

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from typing import BinaryIO
 
 import ssu_jax
 from ssu_jax import files
@@ -45,13 +46,17 @@ def open_file(path: pathlib.Path, scratch: pathlib.Path) -> Source:
 def _run(path: pathlib.Path, unpacked: pathlib.Path) -> None:
     most_bytes = unpack.most_bytes(path.stat().st_size) + _HEADER_BYTES
     with tempfile.TemporaryDirectory(dir=unpacked.parent) as empty, _start(path, empty) as child:
+        messages: list[str] = []
+        # A thread of its own: a child that waits for room in one pipe would never fill the other.
+        listener = threading.Thread(target=lambda: messages.append(_end_of(child.stderr)))
         timer = threading.Timer(WALL_SECONDS, child.kill)
+        listener.start()
         timer.start()
         try:
             num_bytes = _copy(child, unpacked, most_bytes)
             if num_bytes > most_bytes:
                 child.kill()
-            message = child.stderr.read(_MESSAGE_BYTES).decode(errors="replace")
+            listener.join()
         except BaseException:
             child.kill()
             raise
@@ -60,9 +65,9 @@ def _run(path: pathlib.Path, unpacked: pathlib.Path) -> None:
     if num_bytes > most_bytes:
         raise UserError(f"{path} is refused: it unpacks to far more than its size")
     if child.returncode == unpack.REFUSED:
-        raise UserError(f"{path} is refused: {_printable(message)}")
+        raise UserError(f"{path} is refused: {_printable(messages[0])}")
     if child.returncode:
-        raise UserError(f"{path} cannot be read: its reader ended with {child.returncode}: {_printable(message)}")
+        raise UserError(f"{path} cannot be read: its reader ended with {child.returncode}: {_printable(messages[0])}")
 
 
 def _start(path: pathlib.Path, folder: str) -> subprocess.Popen:
@@ -86,6 +91,13 @@ def _copy(child: subprocess.Popen, unpacked: pathlib.Path, most_bytes: int) -> i
             num_bytes += len(piece)
             file.write(piece)
     return num_bytes
+
+
+def _end_of(stream: BinaryIO) -> str:
+    end = b""
+    while piece := stream.read1(_MESSAGE_BYTES):
+        end = (end + piece)[-_MESSAGE_BYTES:]
+    return end.decode(errors="replace")
 
 
 def _printable(message: str) -> str:
