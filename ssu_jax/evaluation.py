@@ -13,7 +13,7 @@ import numpy as np
 
 from ssu_jax.config import Config
 from ssu_jax.data import pipeline, records, transforms
-from ssu_jax.metrics import accumulate, baselines, segmentation
+from ssu_jax.metrics import accumulate, baselines, published, segmentation
 from ssu_jax.models import postprocess
 from ssu_jax.tokenizer import Tokenizer
 from ssu_jax.types import MASK_THRESHOLD, Clip, UserError
@@ -56,15 +56,17 @@ def evaluate(
     total = min(num_clips or len(source), len(source))
     batches = pipeline.eval_batches(config, tokenizer, split, batch_size, num_clips, directory)
     read = _Reader(config, tokenizer, with_curves=protocol == "avsbench", with_grid=details)
-    table = accumulate.FrameTable()
+    table, datasets = accumulate.FrameTable(), set()
     for batch, probabilities, ids in _described(describe, params, batches):
         for row, record in enumerate(np.asarray(batch.record)):
             if record >= 0:
                 clip = records.decode_labels(source[int(record)], with_masks=True)
                 table.add(int(record), read.columns(clip, probabilities[row], ids[row]))
+                datasets.add(clip.dataset)
         if progress:
             progress(len(table), total)
-    facts = {"split": split, "records_digest": source.digest, "protocol": protocol, "batch_size": batch_size}
+    facts = {"split": split, "records_digest": source.digest, "protocol": protocol, "batch_size": batch_size,
+             "dataset": published.dataset_name(datasets, source.manifest["classes"])}  # fmt: skip
     columns = table.columns()
     metrics = _overall(columns, facts)
     if details:

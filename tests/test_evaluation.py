@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import pathlib
@@ -281,6 +282,55 @@ def test_program_without_out_writes_beside_the_checkpoint(model_folder, director
     place = scoring.score_checkpoint(str(model_folder), directory, "test", num_clips=1, protocol="avsbench")
     assert place == tmp_path / f"metrics-{digest}-test-avsbench-first1.json"
     assert "cannot be written" in capsys.readouterr().err
+
+
+def test_program_prints_ours_beside_the_paper_s(model_folder, directory, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(decoding, "make_describe", lambda model: _silent_model)
+    out, earlier = tmp_path / "metrics.json", tmp_path / "earlier.json"
+    arguments = ["evaluate", "--checkpoint", str(model_folder), "--records", directory, "--out", str(out)]
+    assert main.main([*arguments, "--num-clips", "1", "--table"]) == 0
+    metrics, printed = json.loads(out.read_text()), capsys.readouterr().out
+    assert (metrics["row"], metrics["dataset"]) == ("mohe", "")
+    assert "SSU-S (masks only)" in printed
+    assert f"records {metrics['records_digest'][:12]}: not known to be the paper's data" in printed
+    assert "ours: mohe (tiny, step 7, 1 clips of test)" in printed
+    earlier.write_text(json.dumps(metrics | {"dataset": "f-Lifescene", "row": "baseline", "model": "older"}))
+    assert main.main(["evaluate", "--table", "ssuformer", "--metrics", str(out), str(earlier)]) == 0
+    printed = capsys.readouterr().out
+    assert printed.index("Baseline") < printed.rindex("ours: baseline (older, step 7") < printed.index("+ Focal")
+    assert "ours: mohe (tiny" in printed
+    assert "silent accuracy" not in printed  # nothing is evaluated
+    assert main.main(["evaluate", "--table", "tvsl"]) == 0
+    assert "MUSIC, duets" in capsys.readouterr().out
+
+
+def test_program_refuses_what_is_no_evaluation_before_it_evaluates(model_folder, directory, tmp_path, capsys):
+    (tmp_path / "text.json").write_text("hello")
+    (tmp_path / "other.json").write_text('{"miou": 1}')
+    for name, said in (("text.json", "no JSON file"), ("other.json", "holds no scores"), ("absent", "cannot be read")):
+        out = tmp_path / "out.json"
+        arguments = ["--records", directory, "--checkpoint", str(model_folder), "--out", str(out)]
+        assert main.main(["evaluate", "--table", "--metrics", str(tmp_path / name), *arguments]) == 2
+        assert said in capsys.readouterr().err
+        assert not out.exists()
+
+
+@pytest.mark.parametrize("arguments", [[], ["--checkpoint", "runs/nano"], ["--checkpoint", "runs/nano", "--table"]])
+def test_program_asks_for_records(arguments, capsys):
+    assert main.main(["evaluate", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert "--records is missing" in error
+    assert error.count("\n") == 1
+
+
+def test_records_of_the_built_in_world_say_so(config, tokenizer, tmp_path):
+    clips = [dataclasses.replace(make_clip("bd", 0), dataset="synthetic")]
+    records.write_split(tmp_path, "test", clips, 1, classes=CLASSES, source={"made": "by hand"})
+    describe = Oracle(config, tokenizer, str(tmp_path))
+    metrics = evaluation.evaluate(
+        describe, None, config, tokenizer, directory=str(tmp_path), split="test", batch_size=1, details=False
+    )
+    assert metrics["dataset"] == "synthetic"
 
 
 def _silent_model(params, frames, log_mel, frame_valid):

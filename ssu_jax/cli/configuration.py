@@ -1,4 +1,7 @@
-"""`--config FILE.py --config.section.field=value`, by ml_collections, with errors a user can act on."""
+"""`--config FILE.py:ROW --config.section.field=value`, by ml_collections, with errors a user can act on.
+
+What stands behind the colon is the argument of the file's get_config(): in ours, a row of the paper's tables.
+"""
 
 import difflib
 import sys
@@ -66,7 +69,8 @@ def nearest(name: str, known: Sequence[str]) -> str:
 
 def _explain(error: Exception, arguments: Sequence[str]) -> UserError:
     """One line for whatever went wrong between the command line and a Config."""
-    path = _config_path(arguments)
+    given = _config_path(arguments)
+    path = given.partition(":")[0]  # what follows the colon is handed to get_config
     if isinstance(error, OSError):
         return UserError(f"--config {path}: no such readable file; wanted a Python file with get_config()")
     if isinstance(error, SyntaxError):
@@ -85,7 +89,7 @@ def _explain(error: Exception, arguments: Sequence[str]) -> UserError:
         if name not in known:
             return UserError(f"--config.{name}: no such field{nearest(name, known)}; `ssu train --help` lists all")
     if "Traceback" in str(error):  # config_flags puts one into the message when get_config itself cannot be called
-        return UserError(f"--config {path}: {original}")
+        return UserError(f"--config {given}: {original}")
     return UserError(str(error).removeprefix("flag "))
 
 
@@ -108,6 +112,6 @@ def _line_in(path: str, error: BaseException) -> tuple[int, BaseException]:
     while original.__cause__ or original.__context__:
         original = original.__cause__ or original.__context__
     for frame in traceback.extract_tb(original.__traceback__):
-        if frame.filename == path.partition(":")[0]:
+        if frame.filename == path:
             line = frame.lineno or 0
     return line, original

@@ -1,7 +1,8 @@
-"""`ssu evaluate`: checkpoint + records -> the table and metrics.json."""
+"""`ssu evaluate`: checkpoint + records -> the table and metrics.json; ours beside the paper's figures."""
 
 HELP = "score a model on prepared records: masks, sentences, silence, with intervals and baselines"
-EPILOG = "ssu evaluate --checkpoint runs/nano --records data --split test --out metrics.json"
+EPILOG = """ssu evaluate --checkpoint runs/nano --records data --split test --out metrics.json
+  ssu evaluate --table --metrics runs/*/metrics.json"""
 
 
 def add_arguments(parser) -> None:
@@ -11,7 +12,7 @@ def add_arguments(parser) -> None:
         metavar="C",
         help="a working directory, one of its checkpoints or an exported folder (default: the shipped model)",
     )
-    parser.add_argument("--records", required=True, metavar="DIR", help="directory of records (`ssu prepare`)")
+    parser.add_argument("--records", metavar="DIR", help="directory of records (`ssu prepare`)")
     parser.add_argument("--split", default="test", metavar="NAME", help="split of the records (default: %(default)s)")
     parser.add_argument(
         "--out",
@@ -32,13 +33,49 @@ def add_arguments(parser) -> None:
         help="how mIoU and F-score are defined: avsbench is the published definition, which depends on the batch "
         "size (default there: 4) and the order of the clips (default: %(default)s)",
     )
+    parser.add_argument(
+        "--table",
+        nargs="?",
+        const="ssuformer",
+        choices=("ssuformer", "tvsl"),
+        help="print the published tables too, with ours in the same columns (default: ssuformer)",
+    )
+    parser.add_argument(
+        "--metrics",
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="figures of earlier evaluations for --table; without --records nothing is evaluated",
+    )
 
 
 def run(args) -> int:
-    """Prints the table and writes the figures."""
+    """Prints the tables and writes the figures."""
     from ssu_jax.inference import scoring
 
-    scoring.score_checkpoint(
+    _check(args)
+    known = [scoring.read_metrics(place) for place in args.metrics]
+    if args.records:
+        known.append(scoring.read_metrics(_score(args)))
+    if args.table or args.metrics:
+        scoring.compare(args.table or "ssuformer", known)
+    return 0
+
+
+def _check(args) -> None:
+    from ssu_jax.types import UserError
+
+    scored_alone = {"--checkpoint": args.checkpoint, "--out": args.out, "--num-clips": args.num_clips}
+    given = [option for option, value in scored_alone.items() if value]
+    if not args.records and (given or not (args.table or args.metrics)):
+        asked = f" ({given[0]} is for an evaluation)" if given else ""
+        raise UserError(f"--records is missing{asked}: name the directory of records, or give --table alone")
+
+
+def _score(args):
+    from ssu_jax.inference import scoring
+
+    return scoring.score_checkpoint(
         args.checkpoint,
         args.records,
         args.split,
@@ -48,4 +85,3 @@ def run(args) -> int:
         protocol=args.protocol,
         seed=args.seed,
     )
-    return 0

@@ -4,12 +4,14 @@ import json
 import os
 import pathlib
 import sys
+from collections.abc import Sequence
 
 import tqdm
 
 from ssu_jax import files
+from ssu_jax.config import rows
 from ssu_jax.data.records import RecordSource
-from ssu_jax.metrics import report
+from ssu_jax.metrics import published, report
 from ssu_jax.metrics.segmentation import AVSBENCH_BATCH_SIZE
 from ssu_jax.types import UserError
 
@@ -53,6 +55,28 @@ def score_checkpoint(
     return place
 
 
+def compare(table: str, ours: Sequence[dict]) -> None:
+    """Prints a paper's tables with the figures of our evaluations beside them."""
+    print("\n" + published.render(table, ours), flush=True)
+
+
+def read_metrics(place: str | os.PathLike) -> dict:
+    """The figures of an evaluation. Raises UserError for a file that is none of ours."""
+    place = pathlib.Path(place)
+    try:
+        metrics = json.loads(place.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"--metrics {place} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise UserError(f"--metrics {place} is no JSON file: wanted one that `ssu evaluate` wrote") from error
+    if (
+        not isinstance(metrics, dict)
+        or not {"miou", "bleu_4", "split", "num_clips", "records_digest"} <= metrics.keys()
+    ):
+        raise UserError(f"--metrics {place} holds no scores: wanted a file that `ssu evaluate` wrote")
+    return metrics
+
+
 def _run(checkpoint: str | None, batch_size: int | None, protocol: str, **options) -> tuple[dict, pathlib.Path]:
     """(metrics, the folder that the checkpoint names); `options` as `evaluation.evaluate`."""
     import jax
@@ -83,7 +107,11 @@ def _run(checkpoint: str | None, batch_size: int | None, protocol: str, **option
             progress=advance,
             **options,
         )
-    metrics |= {"model": config.name, "step": checkpoints.made_by(step_or_folder).get("step")}
+    metrics |= {
+        "model": config.name,
+        "row": rows.row_of(config),
+        "step": checkpoints.made_by(step_or_folder).get("step"),
+    }
     return metrics, SHIPPED if checkpoint is None else pathlib.Path(checkpoint).absolute()
 
 

@@ -79,6 +79,48 @@ def test_defaults_stay_untouched_between_runs(run_train):
     assert (args.verbose, args.compile_cache, args.seed) == (False, True, 0)
 
 
+def test_a_row_of_the_tables_stands_behind_a_colon(monkeypatch, root):
+    seen = []
+    monkeypatch.setattr(train, "run", lambda args: seen.append(args.config) or 0)
+    path = f"{root / 'configs/nano.py'}:mcm"
+    assert main.main(["train", "--workdir", "w", "--config", path, "--config.train.num_steps=7"]) == 0
+    assert main.main(["train", "--workdir", "w", f"--config={path}", "--config.model.rcc=True"]) == 0
+    first, second = seen
+    assert (first.name, first.model.mcm, first.model.rcc, first.train.num_steps) == ("nano:mcm", True, False, 7)
+    assert (second.model.mcm, second.model.rcc, second.model.mohe) == (True, True, False)
+
+
+@pytest.mark.parametrize(
+    ("text", "row", "said"),
+    [
+        (None, "mcmm", "no row 'mcmm' in the tables: did you mean mcm? Rows are baseline, focal"),
+        (None, "", "no row ''"),
+        (
+            "def get_config():\n    return 1\n",
+            "mcm",
+            "{path}:mcm: get_config() takes 0 positional arguments but 1 was given",
+        ),
+        ("def get_config(row):\n    return 1 / 0\n", "mcm", "{path}, line 2: ZeroDivisionError"),
+    ],
+)
+def test_a_wrong_row_is_one_line(root, tmp_path, capsys, text, row, said):
+    path = root / "configs/nano.py"
+    if text:
+        path = tmp_path / "other.py"
+        path.write_text(text)
+    assert main.main(["train", "--workdir", str(tmp_path), "--config", f"{path}:{row}"]) == 2
+    error = capsys.readouterr().err
+    assert said.format(path=path) in error
+    assert error.count("\n") == 1
+
+
+def test_names_of_modules_are_given_one_by_one(run_train):
+    _, args = run_train("--config.train.freeze=clip_vision", "--config.train.freeze=*/bias")
+    assert args.config.train.freeze == ("clip_vision", "*/bias")
+    _, args = run_train("--config.train.freeze=()")
+    assert args.config.train.freeze == ()
+
+
 def test_seed_reaches_the_configuration_and_back(run_train):
     assert run_train("--seed", "5")[1].config.train.seed == 5
     assert run_train("--config.train.seed=6")[1].seed == 6
