@@ -54,6 +54,35 @@ def write_back(entry: Entry, config, variables) -> dict[str, np.ndarray]:
     return {name: rules.TRANSFORMS[how].backward(np.asarray(flat[path])) for name, path, how in matches}
 
 
+def write_folder(folder: pathlib.Path, entry: Entry, config, variables):
+    """As a published folder: config.json and model.safetensors."""
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(entry.write_config(config)))
+    tensors = {name: np.ascontiguousarray(array) for name, array in write_back(entry, config, variables).items()}
+    safetensors.numpy.save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def folded_unit(tensors, theirs: str, name: str, eps: float = 1e-3) -> dict[str, np.ndarray]:
+    """A convolution of transformers' MobileNetV2 with its batch norm folded in, as TFLite files have it."""
+    names = ("weight", "bias", "running_mean", "running_var")
+    scale, bias, mean, variance = (tensors[f"{theirs}.normalization.{name}"] for name in names)
+    factor = scale / np.sqrt(variance + eps)
+    kernel = tensors[f"{theirs}.convolution.weight"].transpose(2, 3, 1, 0)
+    return {f"{name}/kernel": kernel * factor, f"{name}/bias": bias - mean * factor}
+
+
+def folded_backbone(tensors, prefix: str) -> dict[str, np.ndarray]:
+    """Stem and blocks under the TFLite file's names."""
+    parts = {"expand": "expand_1x1", "depthwise": "conv_3x3", "project": "reduce_1x1"}
+    folded = folded_unit(tensors, f"{prefix}conv_stem.first_conv", "MobilenetV2/Conv")
+    for block in range(17):
+        theirs = f"{prefix}layer.{block - 1}" if block else f"{prefix}conv_stem"
+        name = f"expanded_conv_{block}" if block else "expanded_conv"
+        for part in ("expand", "depthwise", "project") if block else ("depthwise", "project"):
+            folded |= folded_unit(tensors, f"{theirs}.{parts[part]}", f"{name}/{part}")
+    return folded
+
+
 def assert_round_trip(entry: Entry, published: dict, tensors: dict[str, np.ndarray], left_out: tuple[str, ...] = ()):
     """Bit for bit; `left_out` are endings of names that hold no weight. The config's way back is checked too."""
     config, variables = load(entry, published, tensors)

@@ -68,4 +68,5 @@ ENTRY = Entry(
     write_config=lambda config: {},  # neither form is published with one
     build=VGGish,
     example=example,
+    config_type=VGGishConfig,
 )
