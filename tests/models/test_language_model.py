@@ -66,10 +66,10 @@ def context() -> Context:
     return Context(draw(ROWS, 5, 16), jnp.zeros((ROWS, 5)), prompts)
 
 
-def sentences() -> jnp.ndarray:
+def sentences() -> np.ndarray:
     ids = np.random.default_rng(1).integers(4, 24, (ROWS, LENGTH)).astype(np.int32)
     ids[:, 0] = BOS
-    return jnp.asarray(ids)
+    return ids
 
 
 class Compiled:
@@ -78,34 +78,35 @@ class Compiled:
     def __init__(self, kind: str):
         module, mask = TextDecoder(config_of(kind), LENGTH), jnp.ones((ROWS, LENGTH), bool)
         self.module = module
-        init = jax.jit(lambda key: module.init(key, sentences(), context(), mask, False))
-        self.params = jax.tree.map(lambda x: 2.0 * x, init(jax.random.key(0))["params"])
+        init = jax.jit(lambda key: module.init(key, jnp.asarray(sentences()), context(), mask, False))
+        self.params = jax.tree.map(lambda x: 2.0 * np.asarray(x), init(jax.random.key(0))["params"])
         self.params["lm"] = jax.tree.map(lambda x: 3.0 * x, self.params["lm"])
-        self.params["gate"]["bias"] = jnp.zeros(1)
+        self.params["gate"]["bias"] = np.zeros(1, np.float32)
         self._whole = jax.jit(
             lambda p, ids: module.apply({"params": p}, ids, context(), mask, False, mutable=["intermediates"])
         )
-        self._step = jax.jit(lambda p, *state: module.apply({"params": p}, *state, method="step"))
+        self._start = jax.jit(lambda p: module.apply({"params": p}, context(), method="start"))
+        self._step = jax.jit(lambda p, ids, *state: module.apply({"params": p}, ids, context(), *state, method="step"))
 
     def with_gate(self, logit: float) -> dict:
         """Parameters with one gate for all."""
-        kernel = jnp.zeros_like(self.params["gate"]["kernel"])
-        return {**self.params, "gate": {"kernel": kernel, "bias": jnp.full(1, logit)}}
+        kernel = np.zeros_like(self.params["gate"]["kernel"])
+        return {**self.params, "gate": {"kernel": kernel, "bias": np.full(1, logit, np.float32)}}
 
-    def whole(self, params: dict, ids: jnp.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def whole(self, params: dict, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Teacher-forced: (log-probabilities of every position, gates)."""
         words, seen = self._whole(params, ids)
         return np.asarray(words.logits), np.asarray(seen["intermediates"]["language_model_share"][0])[..., 0]
 
     def start(self):
-        return self.module.apply({"params": self.params}, context(), method="start")
+        return self._start(self.params)
 
-    def stepped(self, params: dict, ids: jnp.ndarray, state, first: int = 0) -> tuple[np.ndarray, list[int], object]:
+    def stepped(self, params: dict, ids: np.ndarray, state, first: int = 0) -> tuple[np.ndarray, list[int], object]:
         """Position by position: (the same log-probabilities, how far the LM had read after each, last state)."""
         READS.clear()
         rows, seen = [], []
         for at in range(first, first + ids.shape[1]):
-            logits, state = self._step(params, ids[:, at - first : at - first + 1], context(), state, at)
+            logits, state = self._step(params, ids[:, at - first, None], state, at)
             rows.append(np.asarray(logits[:, 0]))
             seen.append(int(state.language_model.seen))
         jax.effects_barrier()
@@ -121,7 +122,7 @@ def test_left_out_and_caught_up_is_the_same_as_always_there(kind):
     _, gates = model.whole(model.params, ids)
     highest = np.log(gates / (1 - gates)).max(axis=0)
     # Three positions with a sentence that needs the LM (a gate above 0.5, a logit above 0), and four without.
-    params = {**model.params, "gate": {**model.params["gate"], "bias": -jnp.sort(highest)[None, 3:5].mean(axis=1)}}
+    params = {**model.params, "gate": {**model.params["gate"], "bias": -np.sort(highest)[None, 3:5].mean(axis=1)}}
     needed = highest > np.sort(highest)[3]
     expected, _ = model.whole(params, ids)
     found, seen, _ = model.stepped(params, ids, model.start())
@@ -144,19 +145,20 @@ def test_low_gates_cost_nothing_and_high_ones_read_every_word():
 
 def test_sentences_that_have_ended_do_not_wake_it():
     model = compiled("gpt2")
-    ids = sentences().at[:, 2].set(EOS).at[:, 3:].set(PAD)
+    ids = sentences()
+    ids[:, 2], ids[:, 3:] = EOS, PAD
     _, seen, _ = model.stepped(model.with_gate(9.0), ids, model.start())
     assert seen == [1, 2, 2, 2, 2, 2, 2]
     assert len(READS) == 2
-    one_goes_on = ids.at[1].set(sentences()[1])
-    _, seen, _ = model.stepped(model.with_gate(9.0), one_goes_on, model.start())
+    ids[1] = sentences()[1]  # one goes on
+    _, seen, _ = model.stepped(model.with_gate(9.0), ids, model.start())
     assert seen[-1] == LENGTH
 
 
 @pytest.mark.parametrize("logit", [-9.0, 9.0])
 def test_rows_of_the_state_may_change_places(logit):
     """As beam search does: every array with the rows of the sentences, scalars as they are, words included."""
-    model, ids, order = compiled("llama"), sentences(), jnp.asarray([2, 2, 0])
+    model, ids, order = compiled("llama"), sentences(), np.asarray([2, 2, 0])
     _, seen, state = model.stepped(model.with_gate(logit), ids[:, :4], model.start())
     assert seen[-1] == (4 if logit > 0 else 0)
     lm = jax.tree.map(lambda leaf: leaf[order] if jnp.ndim(leaf) else leaf, state.language_model)
@@ -190,7 +192,7 @@ def test_what_learns_from_what():
     mask = jnp.ones((ROWS, LENGTH), bool)
 
     def last_words(params):
-        words = module.apply({"params": params}, ids, context(), mask, True)
+        words = module.apply({"params": params}, jnp.asarray(ids), context(), mask, True)
         return jnp.stack([logits[:, -1, 9].sum() for logits in (words.logits, words.lm_logits)])
 
     both = jax.jit(jax.jacrev(last_words))(params)
