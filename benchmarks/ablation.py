@@ -48,9 +48,7 @@ def main():
     parser.add_argument("--json", type=pathlib.Path, help="write the scores here")
     parser.add_argument("--table", type=pathlib.Path, help="write the table here")
     args = parser.parse_args()
-    # Seed by seed, so that a run cut short leaves whole tables of fewer seeds.
-    runs = {(row, seed): _run(row, seed, args) for seed in args.seeds for row in ROWS}
-    scores = {row: [runs[row, seed] for seed in args.seeds] for row in ROWS}
+    scores = {row: [_run(row, seed, args) for seed in args.seeds] for row in ROWS}
     table = _table(scores, args)
     print(table)
     if args.json:
