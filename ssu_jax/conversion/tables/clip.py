@@ -187,7 +187,7 @@ def example(config: CLIPConfig, rng: np.random.Generator) -> tuple[np.ndarray, .
 
 
 def reference(folder: pathlib.Path, inputs: tuple[np.ndarray, ...]) -> Arrays:
-    """The same features from transformers; "vision_dense" it has not."""
+    """The same features from transformers; "vision_dense", which it does not return, from its layers."""
     import torch
     import transformers
 
@@ -208,6 +208,10 @@ def reference(folder: pathlib.Path, inputs: tuple[np.ndarray, ...]) -> Arrays:
                 features |= {f"{tower}_block_{i}": x for i, x in enumerate(found.hidden_states[1:])}
                 features[f"{tower}_tokens"], features[f"{tower}_pooled"] = found.last_hidden_state, found.pooler_output
                 features[f"{tower}_embedding"] = getattr(model, projection)(found.pooler_output)
+            if tower == "vision" and hasattr(model, "vision_model"):
+                last = part.encoder.layers[-1]
+                values = last.self_attn.v_proj(last.layer_norm1(found.hidden_states[-2][:, 1:]))
+                features["vision_dense"] = model.visual_projection(part.post_layernorm(last.self_attn.out_proj(values)))
         if config.model_type == "clip":
             features["logits"] = model(input_ids=ids, pixel_values=images).logits_per_image
     return {name: value.numpy() for name, value in features.items()}
