@@ -126,14 +126,18 @@ def beam_search(
     """
     most_words = _length_divisor(length - 1, length_penalty)
 
+    def can_win(beams: _Beams) -> Bool[Array, "b k"]:
+        # A log-probability only falls, and no divisor is larger than the last.
+        return beams.log_probs / most_words > beams.ended_score[:, None]
+
     def unfinished(beams: _Beams) -> Array:
-        # A log-probability only falls, and no divisor is larger than the last: no running sentence can get above.
-        can_win = beams.log_probs[:, 0] / most_words > beams.ended_score
-        return (beams.position < length - 1) & can_win.any()
+        return (beams.position < length - 1) & can_win(beams).any()
 
     def write(beams: _Beams) -> _Beams:
         b, k, _ = beams.ids.shape
-        here = jax.lax.dynamic_slice_in_dim(beams.ids, beams.position, 1, axis=2).reshape(b * k, 1)
+        here = jax.lax.dynamic_slice_in_dim(beams.ids, beams.position, 1, axis=2)
+        # Like sentences that have ended, those that cannot win read [PAD]: no language model is asked for them.
+        here = jnp.where(can_win(beams)[..., None], here, PAD).reshape(b * k, 1)
         logits, state = model.next_word(here, context, beams.state, beams.position)
         words = jax.nn.log_softmax(logits[:, 0].astype(jnp.float32)).reshape(b, k, -1)
         log_probs = beams.log_probs[..., None] + words
@@ -150,7 +154,7 @@ def beam_search(
     start = _first_beams(model.start_words(context), context.tokens.shape[0], num_beams, length)
     beams = jax.lax.while_loop(unfinished, write, start)
     # Where the loop has ended early no running sentence is above: only those cut at full length can win here.
-    cut = beams.log_probs[:, 0] / most_words > beams.ended_score
+    cut = can_win(beams)[:, 0]
     ids = jnp.where(cut[:, None], beams.ids[:, 0], beams.ended_ids)
     return ids, jnp.where(cut, beams.log_probs[:, 0], beams.ended_log_probs)
 
