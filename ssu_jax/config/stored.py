@@ -8,7 +8,7 @@ from typing import Any
 from ssu_jax.types import UserError
 
 
-def from_dict(cls: type, tree: Mapping[str, Any], where: Any = "config") -> Any:
+def from_dict(cls: type, tree: Any, where: Any = "config") -> Any:
     """The inverse of `dataclasses.asdict` after JSON: lists become tuples, nested objects their dataclass.
 
     where: file or section, for messages. Raises UserError for a field that is unknown or missing.

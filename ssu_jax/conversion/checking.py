@@ -27,7 +27,7 @@ def differences(folder: pathlib.Path, published: pathlib.Path, seed: int = 0) ->
     config = stored.from_dict(entry.config_type, tree, folder)
     example = entry.example(config, np.random.default_rng(seed))
     theirs = _published_features(entry, published, example)
-    ours = jax.jit(entry.build(config).apply)({"params": params}, *example)
+    ours = jax.device_get(jax.jit(entry.build(config).apply)({"params": params}, *example))
     return {name: _difference(ours.get(name), theirs.get(name)) for name in dict.fromkeys([*theirs, *ours])}
 
 

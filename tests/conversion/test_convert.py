@@ -86,8 +86,8 @@ def test_tables_of_names_carry_running_statistics_and_come_back_exactly(kind, op
     assert np.array_equal(flat[f"{prefix}stage_4/block_3/main/project_norm/var"], variance)
 
 
+@pytest.mark.full
 def test_published_detectors_fit_their_tables(opened, shared, tmp_path):
-    pytest.importorskip("torch")
     names = {"fastestdet": "fastestdet_coco.pth", "shufflenet_v2": "fastestdet_shufflenetv2_backbone.pth"}
     for kind, name in names.items():
         source = opened(shared / "data/weights/pytorch" / name)
