@@ -7,6 +7,7 @@ import einops
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 
@@ -29,6 +30,31 @@ def merge_patches(x: Float[Array, "b y x c"], side: int) -> Float[Array, "b y2 x
     gradient is several times faster on a CPU than that of a strided convolution.
     """
     return einops.rearrange(x, "b (y i) (x j) c -> b y x (i j c)", i=side, j=side)
+
+
+def reduce_squares(x: Float[Array, "b y x c"], kernel: Float[Array, "s s c d"]) -> Float[Array, "b y2 x2 d"]:
+    """A convolution whose stride is its kernel, no bias. Rows and columns that fill no square are left out.
+
+    Each row of a square lies in one piece in memory: one matrix product for each, nothing is moved, and the gradient
+    is as fast as they are.
+    """
+    side, width = kernel.shape[0], kernel.shape[3]
+    rows, columns = (size // side for size in x.shape[1:3])
+    x = fusion_border(x[:, : rows * side, : columns * side])
+    pieces = x.reshape(len(x) * rows, side, columns, -1)
+    products = [pieces[:, i] @ row.reshape(-1, width) for i, row in enumerate(kernel)]
+    return functools.reduce(jnp.add, products).reshape(len(x), rows, columns, width)
+
+
+def fusion_border(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """`x`, unchanged, where XLA's CPU compiler should not join what stands before with a matrix product behind.
+
+    Rounding a number to the precision it has does nothing, but that compiler's fused matrix products and reductions
+    stop there. Left alone they take in the whole way from a depthwise convolution to the next product and write out
+    nine shifted copies of the map. (Its optimization barriers are taken away before it fuses.)
+    """
+    info = jnp.finfo(x.dtype)
+    return jax.lax.reduce_precision(x, info.nexp, info.nmant)
 
 
 Padding = str | tuple[tuple[int, int], tuple[int, int]]
@@ -72,8 +98,7 @@ def _depthwise_forward(x, kernel, stride, dilation, padding):
 
 def _depthwise_backward(stride, dilation, padding, kept, gradient):
     def shifted(x, kernel, gradient):
-        by_x = _input_gradient(gradient, kernel, x.shape[1:3], stride, dilation, padding)
-        return by_x, _kernel_gradient(x, kernel, gradient, stride, dilation, padding)
+        return _shifted_gradients(x, kernel, gradient, stride, dilation, padding)
 
     def convolved(x, kernel, gradient):
         return jax.vjp(lambda x, kernel: _convolved(x, kernel, stride, dilation, padding), x, kernel)[1](gradient)
@@ -96,22 +121,42 @@ def _convolved(x, kernel, stride, dilation, padding):
     )
 
 
-def _windows(x, sides, stride, dilation, padding):
-    """For each element (i, j) of a kernel, in order, the part of padded `x` that it meets: [b, y2, x2, c]."""
-    x = jax.lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), *((*each, 0) for each in padding), (0, 0, 0)))
-    ends = [n - (side - 1) * dilation for n, side in zip(x.shape[1:3], sides, strict=True)]
-    return [
-        x[:, i * dilation : i * dilation + ends[0] : stride, j * dilation : j * dilation + ends[1] : stride]
-        for i in range(sides[0])
-        for j in range(sides[1])
-    ]
+def _padded(x, padding):
+    return jax.lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), *((*each, 0) for each in padding), (0, 0, 0)))
 
 
 def _shifted_products(x, kernel, stride, dilation, padding):
-    weights = kernel.reshape(-1, 1, 1, 1, kernel.shape[-1]).astype(jnp.float32)
-    windows = _windows(x, kernel.shape[:2], stride, dilation, padding)
-    products = [window.astype(jnp.float32) * weight for window, weight in zip(windows, weights, strict=True)]
-    return functools.reduce(jnp.add, products).astype(x.dtype)
+    """Rows stand in one line, so that what an element of the kernel meets is one run of it, without gaps.
+
+    Behind each row of results stand some that mix two rows; they are cut off, and not computed either, since XLA
+    computes what is asked of a sum. One more row of zeros below gives the last of them something to read.
+    """
+    (above, below), sideways = padding
+    x = _padded(x, ((above, below + 1), sideways))
+    width = x.shape[2]
+    rows, columns = (n - (side - 1) * dilation for n, side in zip(x.shape[1:3], kernel.shape[:2], strict=True))
+    line, length = x.reshape(len(x), -1, x.shape[3]), (rows - 1) * width
+    total = 0.0
+    for i, row in enumerate(kernel[:, :, 0].astype(jnp.float32)):
+        for j, weight in enumerate(row):
+            start = (i * width + j) * dilation
+            total = total + line[:, start : start + length].astype(jnp.float32) * weight[None, None]
+    return total.astype(x.dtype).reshape(len(x), rows - 1, width, -1)[:, ::stride, :columns:stride]
+
+
+def _shifted_gradients(x, kernel, gradient, stride, dilation, padding):
+    """By `x` and by `kernel`, one image at a time, so that it is still in the cache when the next tap meets it.
+
+    A loop's results are written out. Without it the compiler repeats the shifted products for each reader.
+    """
+
+    def add(total, image):
+        one, slope = (each[None] for each in image)
+        by_one = _input_gradient(slope, kernel, x.shape[1:3], stride, dilation, padding)
+        return total + _kernel_gradient(one, kernel, slope, stride, dilation, padding), by_one[0]
+
+    by_kernel, by_x = jax.lax.scan(add, jnp.zeros(kernel.shape, jnp.float32), (x, gradient))
+    return by_x, by_kernel.astype(kernel.dtype)
 
 
 def _input_gradient(gradient, kernel, size, stride, dilation, padding):
@@ -127,13 +172,14 @@ def _input_gradient(gradient, kernel, size, stride, dilation, padding):
 
 
 def _kernel_gradient(x, kernel, gradient, stride, dilation, padding):
-    """One image at a time, so that its windows are still in the cache when the next one is read."""
+    """float32; all the sums in one pass."""
+    rows, columns = ((size - 1) * stride + 1 for size in gradient.shape[1:3])
+    x, gradient = _padded(x.astype(jnp.float32), padding), gradient.astype(jnp.float32)
+    starts = [(i * dilation, j * dilation) for i, j in np.ndindex(*kernel.shape[:2])]
+    products = tuple(x[:, i : i + rows : stride, j : j + columns : stride] * gradient for i, j in starts)
 
-    def add(total, image):
-        one, slope = (each[None] for each in image)
-        windows = _windows(one, kernel.shape[:2], stride, dilation, padding)
-        sums = [jnp.sum((window * slope).astype(jnp.float32), (0, 1, 2)) for window in windows]
-        return total + jnp.stack(sums), None
+    def add(some, others):
+        return tuple(map(jnp.add, some, others))
 
-    total = jnp.zeros((kernel.shape[0] * kernel.shape[1], kernel.shape[-1]), jnp.float32)
-    return jax.lax.scan(add, total, (x, gradient))[0].reshape(kernel.shape).astype(kernel.dtype)
+    sums = jax.lax.reduce(products, (jnp.float32(0.0),) * len(products), add, (0, 1, 2))
+    return jnp.stack(sums).reshape(kernel.shape)
