@@ -47,7 +47,7 @@ TEST = [
 ]
 
 # Published weights: the judges of a conversion, and what reads a .pth file. torch is the one of the tests.
-CONVERT = ["huggingface_hub>=0.34", "torch==2.13.0", "transformers>=5,<6"]
+CONVERT = ["huggingface_hub>=0.34", "torch==2.13.0", "transformers>=5,<6", "urllib3>=2.2"]
 
 setuptools.setup(
     name="ssu_jax",

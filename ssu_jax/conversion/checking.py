@@ -1,5 +1,6 @@
 """The published implementation and ours on the same input: how far apart their features are."""
 
+import contextlib
 import pathlib
 
 import jax
@@ -32,6 +33,10 @@ def differences(folder: pathlib.Path, published: pathlib.Path, seed: int = 0) ->
 
 
 def _published_features(entry, published: pathlib.Path, example: tuple[np.ndarray, ...]) -> dict[str, np.ndarray]:
+    with contextlib.suppress(ImportError):
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()  # it has one for reading the weights, on a terminal or not
     try:
         return entry.reference(published, example)
     except ImportError as error:
