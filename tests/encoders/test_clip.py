@@ -1,6 +1,7 @@
 """CLIP's towers against what transformers computes with the same weights, and by hand where it computes nothing."""
 
 import dataclasses
+import json
 import pathlib
 
 import jax
@@ -13,6 +14,7 @@ from ssu_jax.config.encoders.clip import VARIANTS, CLIPConfig
 from ssu_jax.conversion import rules
 from ssu_jax.conversion.tables.clip import ENTRY
 from ssu_jax.encoders import clip
+from ssu_jax.tokenizer.clip_bpe import CLIPTokenizer
 from ssu_jax.types import UserError
 
 ATOL = 2e-5
@@ -259,6 +261,16 @@ def test_what_cannot_be_converted_is_said(folder, change, said, message):
         ENTRY.read_config(said, change(shapes))
 
 
+def test_the_tokenizer_goes_along_where_there_is_one(folder, tmp_path):
+    assert ENTRY.tokenizer(folder) == ""
+    vocabulary = {"a": 0, "b</w>": 1, "ab</w>": 2, "<|startoftext|>": 3, "<|endoftext|>": 4}
+    (tmp_path / "vocab.json").write_text(json.dumps(vocabulary))
+    (tmp_path / "merges.txt").write_text("#version: 0.2\na b</w>\n")
+    (tmp_path / "of").mkdir()
+    (tmp_path / "of" / "tokenizer.json").write_text(ENTRY.tokenizer(tmp_path))
+    assert CLIPTokenizer.load(tmp_path / "of").encode("AB ab", 5).tolist() == [[3, 2, 2, 4, 0]]
+
+
 @pytest.mark.full
 @pytest.mark.parametrize("seed", [0, 1])
 def test_other_random_models_equal_transformers(tmp_path, seed):
@@ -299,4 +311,7 @@ def _compare_with_transformers(tmp_path, text: dict, vision: dict, seed: int) ->
     assert ours.keys() == theirs.keys()
     for name, x in theirs.items():
         np.testing.assert_allclose(ours[name], x, atol=ATOL, rtol=0, err_msg=name)
+    (tmp_path / "config.json").write_text(json.dumps(ENTRY.write_config(config)))
+    for name, x in ENTRY.reference(tmp_path, inputs).items():
+        np.testing.assert_array_equal(x, theirs[name], err_msg=name)  # transformers reads our config.json as its own
     return config
