@@ -20,7 +20,7 @@ from ssu_jax.config import Config
 from ssu_jax.data import pipeline, records
 from ssu_jax.models import decoding
 from ssu_jax.tokenizer import Tokenizer
-from ssu_jax.training import evaluations, parts, workdir
+from ssu_jax.training import evaluations, parts, published, workdir
 from ssu_jax.training.interruption import Interruption
 from ssu_jax.training.logging import MetricsLog
 from ssu_jax.training.optimizer import make_optimizer
@@ -77,22 +77,27 @@ def _start(
     mesh = sharding.make_mesh()
     sharding.check_batch_size(config.train.batch_size, mesh)
     model, optimizer = models.build(config), make_optimizer(config.train)
-    create = jax.jit(functools.partial(create_state, model, config, optimizer),
-                     out_shardings=sharding.replicated(mesh))  # fmt: skip
-    wanted = jax.eval_shape(create)
+    initial = functools.partial(models.init, model, config, jax.random.key(config.train.seed))
+    create = jax.jit(functools.partial(create_state, config, optimizer), out_shardings=sharding.replicated(mesh))
+    wanted = jax.eval_shape(create, jax.eval_shape(initial))
     parts.check(wanted.params, config.train)
     store = stack.enter_context(CheckpointStore(place.path))
     newest = store.find_newest()
     if newest is not None:
         workdir.check_same_run(newest, config, source.digest)
+    weights = published.read(config, wanted.params) if newest is None else published.NOTHING
     tokenizer = _tokenizer_of(newest, source, config)
-    companions = workdir.companions(config, tokenizer.to_json(), source.manifest)
+    companions = workdir.companions(config, tokenizer.to_json(), source.manifest,
+                                    workdir.published_weights(newest) if newest else weights.origins)  # fmt: skip
     place.write_start(companions)
-    state = create() if newest is None else read_state(newest, wanted)
+    state = create(parts.merge(initial(), weights.params)) if newest is None else read_state(newest, wanted)
     step = int(state.step)
     log = stack.enter_context(MetricsLog(place.path, step, config.train.num_steps, store.has_score(step)))
     log.line(f"{config.name}: {told_parameters(state)}, {len(source)} training clips, "
              f"{jax.device_count()} x {jax.devices()[0].platform}, from step {step}")  # fmt: skip
+    if newest is None:
+        for line in published.remarks(config, wanted.params, weights):
+            log.line(line)
     describe = decoding.make_describe(model)
     run = _Run(
         config=config,
@@ -194,8 +199,10 @@ def _evaluate(run: _Run, state: TrainState, step: int) -> None:
 
 
 def _tokenizer_of(newest: pathlib.Path | None, source: records.RecordSource, config: Config) -> Tokenizer:
-    """The run's own tokenizer; learned from the training sentences at the first start."""
+    """The run's own tokenizer: at the first start that of the published language model, or learned from sentences."""
     if newest is not None:
         return Tokenizer.load(newest / workdir.TOKENIZER)
+    if config.model.language_model.weights:
+        return published.tokenizer_of(config)
     captions = (text for number in range(len(source)) for text in records.decode_labels(source[number]).captions)
     return Tokenizer.train(captions, config.model.vocab_size)

@@ -39,7 +39,7 @@ def split(params: dict, freeze: Sequence[str]) -> tuple[dict, dict]:
         return params, {}
     frozen = {name: leaf for name, leaf in flat(params).items() if is_named(name, freeze)}
     learned = {name: leaf for name, leaf in flat(params).items() if name not in frozen}
-    return _nested(learned), _nested(frozen)
+    return nested(learned), nested(frozen)
 
 
 def merge(*trees: dict) -> dict:
@@ -47,7 +47,7 @@ def merge(*trees: dict) -> dict:
     filled = [tree for tree in trees if tree]
     if len(filled) == 1:
         return filled[0]
-    return _nested({name: leaf for tree in filled for name, leaf in flat(tree).items()})
+    return nested({name: leaf for tree in filled for name, leaf in flat(tree).items()})
 
 
 def flat(tree: dict) -> dict[str, Any]:
@@ -81,7 +81,7 @@ def rate_factors(params: dict, config: TrainConfig) -> dict[str, float]:
     factors, rest = {}, list(flat(params))
     for pattern in config.backbones:
         names = [name for name in rest if is_named(name, [pattern])]
-        rest = [name for name in rest if name not in names]
+        rest = [name for name in rest if not is_named(name, [pattern])]
         depths = blocks_above(names)
         factors |= {
             name: config.backbone_learning_rate * config.layer_decay**depth
@@ -131,5 +131,5 @@ def _unknown(option: str, pattern: str, names: Sequence[str]) -> UserError:
     return UserError(f"config: train.{option} names {pattern!r}, which the model does not have: {hint}")
 
 
-def _nested(leaves: dict[str, Any]) -> dict:
+def nested(leaves: dict[str, Any]) -> dict:
     return flax.traverse_util.unflatten_dict(leaves, sep="/")

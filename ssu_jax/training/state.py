@@ -6,24 +6,21 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ssu_jax import models
 from ssu_jax.config import Config
 from ssu_jax.training import parts
 from ssu_jax.types import TrainState
 
 
-def create_state(model: Any, config: Config, optimizer: optax.GradientTransformation) -> TrainState:
-    """Initial weights from `train.seed` alone, moments zero, the average equal to the weights.
+def create_state(config: Config, optimizer: optax.GradientTransformation, params: dict) -> TrainState:
+    """Step 0 with these weights: moments zero, the average equal to the weights.
 
-    Moments and average exist for what learns; what `train.freeze` names is in `params` alone. To be jitted (no
-    buffer is then shared between weights and average, so a step may donate them all), or looked at with
-    `jax.eval_shape`.
+    Moments and average exist for what learns; what `train.freeze` names is in `params` alone. To be jitted (every
+    leaf then has a buffer of its own, so a step may donate them all), or looked at with `jax.eval_shape`.
     """
-    params = models.init(model, config, jax.random.key(config.train.seed))
     learned, _ = parts.split(params, config.train.freeze)
     return TrainState(
         step=jnp.zeros((), jnp.int32),
-        params=params,
+        params=jax.tree.map(jnp.copy, params),
         ema_params=jax.tree.map(jnp.copy, learned),
         opt_state=optimizer.init(learned),
         skipped_steps=jnp.zeros((), jnp.int32),

@@ -1,7 +1,7 @@
 """The working directory of a run: whose it is, what it was started with, what ran it.
 
 config.json      the whole configuration              tokenizer.json   learned from the training sentences
-versions.json    seed, digest of the records, packages, Python, git commit
+versions.json    seed, digests of the records and of published weights, packages, Python, git commit
 metrics.jsonl    tensorboard/    checkpoints/
 """
 
@@ -19,7 +19,8 @@ from ssu_jax.types import UserError
 
 CONFIG, TOKENIZER, RUN = "config.json", "tokenizer.json", "versions.json"
 DATA_MANIFEST = 78  # exit code
-# What may change between two parts of a run: it alters no weight.
+# What may change between two parts of a run: it alters no weight. Folders of published weights (`*.weights`) may
+# move too: they are read at the start alone.
 HARMLESS = frozenset({
     "name", "data.dir", "data.val_split", "data.num_workers", "data.verify_shards", "train.log_every_steps",
     "train.checkpoint_every_steps", "train.picture_every_steps", "train.max_skipped_in_row",
@@ -57,12 +58,18 @@ class Workdir:
             files.atomic_write(self.path / name, text)
 
 
-def companions(config: Config, tokenizer_json: str, manifest: dict[str, Any]) -> dict[str, str]:
-    """The texts that lie in the working directory and in every checkpoint, by file name."""
+def companions(
+    config: Config, tokenizer_json: str, manifest: dict[str, Any], published: dict[str, str]
+) -> dict[str, str]:
+    """The texts that lie in the working directory and in every checkpoint, by file name.
+
+    published: module -> sha256 of the published weights that it began with.
+    """
     run = {
         "seed": config.train.seed,
         "data_digest": manifest["digest"],
         "data_source": manifest["source"],
+        "published_weights": published,
         "versions": versions(),
     }
     return {CONFIG: as_json(config.to_dict()), TOKENIZER: tokenizer_json, RUN: as_json(run)}
@@ -77,7 +84,7 @@ def check_same_run(checkpoint: pathlib.Path, now: Config, data_digest: str) -> N
     stored = Config.from_dict(json.loads((checkpoint / CONFIG).read_text()))
     before, after = _flat(stored.to_dict()), _flat(now.to_dict())
     for name in before:
-        if name not in HARMLESS and before[name] != after[name]:
+        if name not in HARMLESS and _kept(name, before[name]) != _kept(name, after[name]):
             raise UserError(
                 f"config: {name} is {after[name]!r}, the run in {checkpoint.parent.parent} was started with "
                 f"{before[name]!r}: set it back, or take another --workdir"
@@ -89,6 +96,11 @@ def check_same_run(checkpoint: pathlib.Path, now: Config, data_digest: str) -> N
             f"{data_digest[:12]}: point --config.data.dir at the same records, or take another --workdir",
             DATA_MANIFEST,
         )
+
+
+def published_weights(checkpoint: pathlib.Path) -> dict[str, str]:
+    """Module -> sha256 of the published weights that the run of a sealed step began with."""
+    return json.loads((checkpoint / RUN).read_text()).get("published_weights", {})
 
 
 def replay_bundle(companions: dict[str, str], skipped: list[dict]) -> str:
@@ -119,6 +131,11 @@ def git_commit() -> str:
 def as_json(tree: Any) -> str:
     """Readable, the same text for the same tree."""
     return json.dumps(tree, indent=2, sort_keys=True) + "\n"
+
+
+def _kept(name: str, value: Any) -> Any:
+    """What must stay of an option: of a folder of published weights, whether there is one."""
+    return bool(value) if name.endswith(".weights") else value
 
 
 def _flat(tree: dict, prefix: str = "") -> dict[str, Any]:

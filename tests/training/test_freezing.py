@@ -1,5 +1,7 @@
 """Frozen parts in a step and in a run: they stay bit for bit, cost nothing, and checkpoints hold them."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,7 +23,8 @@ def toy_model(monkeypatch):
 
 def make(config):
     made = optimizer.make_optimizer(config.train)
-    start = jax.jit(lambda: state.create_state(toy.ToyModel(), config, made))()
+    params = toy.toy_init(toy.ToyModel(), config, jax.random.key(config.train.seed))
+    start = jax.jit(functools.partial(state.create_state, config, made))(params)
     return start, jax.jit(step.make_train_step(toy.ToyModel(), config, made))
 
 
