@@ -230,6 +230,21 @@ def test_equals_transformers(root, tmp_path, layout, changes):
 
 
 @pytest.mark.full
+def test_stories_equal_transformers_llama(shared):
+    """llama2.c's weights in the package's own model, the pairs of its rotary positions put in the order it wants."""
+    path = shared / "data/weights/text/stories260K.bin"
+    source = llama2c.open_file(path)
+    tensors = {name: tensor.read() for name, tensor in source.tensors.items()}
+    config, variables = published.load(ENTRY, source.config, tensors)
+    arguments = ENTRY.example(config, np.random.default_rng(0))
+    expected = ENTRY.reference(path, arguments)
+    features = published.features_of(ENTRY.build(config), variables, *arguments)
+    assert features.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_allclose(features[name], value, atol=5e-5, err_msg=name)
+
+
+@pytest.mark.full
 def test_transformers_reads_what_is_written_back(fixture, tmp_path):
     config, variables = published.load(ENTRY, *published.read(fixture))
     tensors = published.write_back(ENTRY, config, variables)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ssu_jax.config.encoders.causal_lm import CausalLMConfig
+from ssu_jax.conversion import llama2c as llama2c_weights
 from ssu_jax.conversion.entry import Arrays, Entry
 from ssu_jax.conversion.rules import Ignored, Rule, Shape, Table
 from ssu_jax.encoders.causal_lm import CausalLM
@@ -209,21 +210,48 @@ def example(config: CausalLMConfig, rng: np.random.Generator) -> tuple[np.ndarra
 def reference(folder: pathlib.Path, arguments: tuple[np.ndarray, ...]) -> Arrays:
     """transformers' hidden states and logits, named as ours."""
     import torch
-    import transformers
 
-    if not folder.is_dir():
-        raise UserError(f"causal_lm: {folder} is no folder of transformers, and llama2.c has no Python package to ask")
-    said = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    classes = {"gpt2": transformers.GPT2LMHeadModel, "llama": transformers.LlamaForCausalLM}
-    model = classes[said["model_type"]].from_pretrained(folder, dtype=torch.float32, local_files_only=True).eval()
+    model = _model_of_folder(folder) if folder.is_dir() else _model_of_llama2c(folder)
     last = []  # it keeps its last hidden state after the norm alone
-    layers = model.transformer.h if said["model_type"] == "gpt2" else model.model.layers
+    layers = model.transformer.h if model.config.model_type == "gpt2" else model.model.layers
     layers[-1].register_forward_hook(lambda module, inputs, out: last.append(out if torch.is_tensor(out) else out[0]))
     with torch.no_grad():
         outputs = model(torch.from_numpy(arguments[0].astype(np.int64)), output_hidden_states=True)
     embedding, *blocks, hidden = (state.numpy() for state in outputs.hidden_states)
     features = {f"block_{number}": block for number, block in enumerate([*blocks, last[0].numpy()])}
     return {"embedding": embedding, **features, "hidden": hidden, "logits": outputs.logits.numpy()}
+
+
+def _model_of_folder(folder: pathlib.Path) -> Any:
+    import torch
+    import transformers
+
+    said = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    kind = transformers.GPT2LMHeadModel if said["model_type"] == "gpt2" else transformers.LlamaForCausalLM
+    return kind.from_pretrained(folder, dtype=torch.float32, local_files_only=True).eval()
+
+
+def _model_of_llama2c(path: pathlib.Path) -> Any:
+    """transformers' Llama with llama2.c's weights: what makes queries and keys is put in the order of halves."""
+    import torch
+    import transformers
+
+    source = llama2c_weights.open_file(path)
+    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**source.config)).eval()
+    state = {name: torch.from_numpy(_in_halves(name, tensor.read(), source.config["head_dim"]))
+             for name, tensor in source.tensors.items()}  # fmt: skip
+    absent, unknown = model.load_state_dict(state, strict=False)
+    if unknown or set(absent) - {"lm_head.weight"}:
+        raise UserError(f"causal_lm: transformers' Llama and {path} name other tensors: {[*absent, *unknown]}")
+    return model
+
+
+def _in_halves(name: str, kernel: np.ndarray, head_width: int) -> np.ndarray:
+    """[h (k/2 2), in] -> [h (2 k/2), in] for queries and keys; others as they are."""
+    if "q_proj" not in name and "k_proj" not in name:
+        return kernel.copy()
+    heads = kernel.reshape(-1, head_width // 2, 2, kernel.shape[1])
+    return heads.transpose(0, 2, 1, 3).reshape(kernel.shape)
 
 
 def tokenizer(place: pathlib.Path) -> str:
