@@ -96,12 +96,14 @@ def _forth(args) -> int:
 def _compare(folder: pathlib.Path, published: pathlib.Path, seed: int) -> int:
     from ssu_jax.conversion import checking
 
-    differences = checking.differences(folder, published, seed)
-    width = max(map(len, differences))
+    found = checking.compare(folder, published, seed)
+    width = max(map(len, found.differences))
     print(f"largest absolute difference to the published implementation (wanted: at most {checking.TOLERANCE:g})")
-    for name, difference in differences.items():
+    for name, difference in found.differences.items():
         print(f"  {name:{width}}  {difference:.3g}{'' if difference <= checking.TOLERANCE else '  too large'}")
-    return 0 if max(differences.values()) <= checking.TOLERANCE else 1
+    if found.ours_alone:
+        print(f"ours alone, not compared: {', '.join(found.ours_alone)}")
+    return 0 if found.largest <= checking.TOLERANCE else 1
 
 
 def _report(report, kept: bool = True) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import pathlib
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -14,8 +15,23 @@ from ssu_jax.types import UserError
 TOLERANCE = 2e-5  # largest absolute difference, float32
 
 
-def differences(folder: pathlib.Path, published: pathlib.Path, seed: int = 0) -> dict[str, float]:
-    """Name of a feature -> largest absolute difference, inf where one side lacks it, its shape differs or it is NaN.
+class Comparison(NamedTuple):
+    """differences: published feature -> largest absolute difference, inf where ours lacks it, has another shape or NaN.
+
+    ours_alone: features that the published implementation does not give, such as classes taken from its logits.
+    """
+
+    differences: dict[str, float]
+    ours_alone: tuple[str, ...]
+
+    @property
+    def largest(self) -> float:
+        """Of all features."""
+        return max(self.differences.values())
+
+
+def compare(folder: pathlib.Path, published: pathlib.Path, seed: int = 0) -> Comparison:
+    """Both models on the same random input.
 
     folder: converted weights. published: what they were made from. seed: of the random input. Raises UserError where
     no package has the published implementation, or it is not installed.
@@ -29,7 +45,8 @@ def differences(folder: pathlib.Path, published: pathlib.Path, seed: int = 0) ->
     example = entry.example(config, np.random.default_rng(seed))
     theirs = _published_features(entry, published, example)
     ours = jax.device_get(jax.jit(entry.build(config).apply)({"params": params}, *example))
-    return {name: _difference(ours.get(name), theirs.get(name)) for name in dict.fromkeys([*theirs, *ours])}
+    found = {name: _difference(ours.get(name), feature) for name, feature in theirs.items()}
+    return Comparison(found, tuple(name for name in ours if name not in theirs))
 
 
 def _published_features(entry, published: pathlib.Path, example: tuple[np.ndarray, ...]) -> dict[str, np.ndarray]:
@@ -41,13 +58,13 @@ def _published_features(entry, published: pathlib.Path, example: tuple[np.ndarra
         return entry.reference(published, example)
     except ImportError as error:
         raise UserError(f"--check needs the published model ({error}): pip install ssu_jax[convert]") from error
-    except OSError as error:
-        first = str(error).split("\n")[0]
+    except (OSError, ValueError, RuntimeError) as error:  # what transformers raises at a folder that it cannot take
+        first = str(error).strip().split("\n")[0]
         raise UserError(f"--check: the published implementation cannot read {published}: {first}") from error
 
 
-def _difference(ours: np.ndarray | None, theirs: np.ndarray | None) -> float:
-    if ours is None or theirs is None or ours.shape != theirs.shape:
+def _difference(ours: np.ndarray | None, theirs: np.ndarray) -> float:
+    if ours is None or ours.shape != theirs.shape:
         return float("inf")
     largest = float(np.abs(np.asarray(ours, np.float64) - np.asarray(theirs, np.float64)).max(initial=0.0))
     return largest if np.isfinite(largest) else float("inf")

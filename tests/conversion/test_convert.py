@@ -97,6 +97,19 @@ def test_published_detectors_fit_their_tables(opened, shared, tmp_path):
     assert not (tmp_path / "no").exists()
 
 
+@pytest.mark.parametrize(
+    ("kind", "name", "num_parameters"),
+    [
+        ("yamnet", "yamnet_521", 3_729_481),
+        ("mobilenet_v2", "mobilenet_v2_1.0_224_imagenet", 3_489_097),
+        ("deeplab_v3", "deeplabv3_mnv2_dm05_pascal", 688_357),
+    ],
+)
+def test_published_npz_files_come_back_exactly(kind, name, num_parameters, opened, shared, tmp_path):
+    ours, back = there_and_back(opened(shared / f"data/weights/npz/{name}.npz"), opened, kind, tmp_path)
+    assert (ours.num_parameters, ours.num_ignored, back.form) == (num_parameters, 0, "npz")
+
+
 # A model of two layers, to see what goes on.
 
 
@@ -314,37 +327,37 @@ def test_a_vocabulary_for_weights_that_have_none(toy, opened, tmp_path):
 
 def test_both_models_are_compared_feature_by_feature(toy, opened, tmp_path):
     converting.convert(opened(toy()), tmp_path / "out", "toy")
-    found = checking.differences(tmp_path / "out", toy())
-    assert set(found) == {"layer_0", "layer_1"}
-    assert max(found.values()) < 1e-5
+    found = checking.compare(tmp_path / "out", toy())
+    assert (set(found.differences), found.ours_alone) == ({"layer_0", "layer_1"}, ())
+    assert found.largest < 1e-5
     other = toy(**{"fc1.bias": safetensors.numpy.load_file(toy() / "model.safetensors")["fc1.bias"] + np.float32(0.5)})
-    found = checking.differences(tmp_path / "out", other)
+    found = checking.compare(tmp_path / "out", other).differences
     assert found["layer_0"] < 1e-5
     assert found["layer_1"] == pytest.approx(0.5, abs=1e-5)
 
 
-@pytest.mark.parametrize("fault", ["missing", "foreign", "shape", "nan"])
+@pytest.mark.parametrize("fault", ["lacking", "shape", "nan"])
 def test_a_feature_that_cannot_be_compared_differs_without_bound(toy, opened, tmp_path, monkeypatch, fault):
     converting.convert(opened(toy()), tmp_path / "out", "toy")
 
     def faulty(place, arguments):
         features = reference(place, arguments)
         last = features.pop("layer_1")
-        changed = {"missing": {}, "foreign": {"layer_1": last, "layer_2": last}, "shape": {"layer_1": last[:1]},
-                   "nan": {"layer_1": last * np.nan}}  # fmt: skip
+        changed = {"lacking": {"layer_2": last}, "shape": {"layer_1": last[:1]}, "nan": {"layer_1": last * np.nan}}
         return features | changed[fault]
 
     monkeypatch.setattr(catalogue, "entry_of", lambda kind: dataclasses.replace(TOY, reference=faulty))
-    found = checking.differences(tmp_path / "out", tmp_path / "toy")
-    assert found["layer_2" if fault == "foreign" else "layer_1"] == np.inf
-    assert found["layer_0"] < 1e-5
+    found = checking.compare(tmp_path / "out", tmp_path / "toy")
+    assert found.differences["layer_2" if fault == "lacking" else "layer_1"] == found.largest == np.inf
+    assert found.differences["layer_0"] < 1e-5
+    assert found.ours_alone == (("layer_1",) if fault == "lacking" else ())
 
 
 def test_without_a_published_implementation_there_is_nothing_to_compare(toy, opened, tmp_path, monkeypatch):
     converting.convert(opened(toy()), tmp_path / "out", "toy")
     monkeypatch.setattr(catalogue, "entry_of", lambda kind: dataclasses.replace(TOY, reference=None))
     with pytest.raises(UserError, match="no published implementation to check toy against"):
-        checking.differences(tmp_path / "out", tmp_path / "toy")
+        checking.compare(tmp_path / "out", tmp_path / "toy")
 
 
 @pytest.mark.full
@@ -353,6 +366,10 @@ def test_ours_computes_what_the_published_implementation_does(published, opened,
     if catalogue.entry_of(kind).reference is None:
         pytest.skip("no package holds one")
     converting.convert(source, tmp_path / "out", kind)
-    found = checking.differences(tmp_path / "out", source.place)
-    assert len(found) > 1
-    assert max(found.values()) <= checking.TOLERANCE
+    if kind == "deeplab_v3":
+        with pytest.raises(UserError, match="the published implementation cannot read"):
+            checking.compare(tmp_path / "out", source.place)
+        pytest.skip("the fixture's head is narrower than the one that transformers builds")
+    found = checking.compare(tmp_path / "out", source.place)
+    assert len(found.differences) > 1
+    assert found.largest <= checking.TOLERANCE

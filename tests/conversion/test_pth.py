@@ -275,6 +275,31 @@ def test_a_file_cut_or_flipped_is_refused(tmp_path, opened, torch):
 
 
 @needs_torch
+def test_the_reader_is_shut_in_before_it_opens_the_file(tmp_path, torch):
+    marker = tmp_path / "marker"
+    torch.save({"a": torch.zeros(2)}, tmp_path / "w.pth")
+    program = f"""
+import os, sys
+from ssu_jax.conversion import unpack
+real = unpack._load
+def load(torch, path):  # as if code in the file had run
+    for attempt in (lambda: open({str(marker)!r}, "w"), lambda: os.unlink(path), lambda: os.execv("/bin/true", ["true"])):
+        try:
+            attempt()
+        except OSError as error:
+            print(type(error).__name__, file=sys.stderr)
+    return real(torch, path)
+unpack._load = load
+sys.exit(unpack.main({str(tmp_path / "w.pth")!r}))
+"""
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    assert safetensors.numpy.load(result.stdout)["a"].tolist() == [0, 0]
+    if LANDLOCK:
+        assert result.stderr.decode().split() == ["PermissionError"] * 3
+    assert not marker.exists() or marker.stat().st_size == 0
+
+
+@needs_torch
 def test_the_published_files_of_torch(opened, shared):
     folder = shared / "data/weights/pytorch"
     for name, num_tensors, num_parameters in (
