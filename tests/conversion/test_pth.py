@@ -283,9 +283,9 @@ import os, sys
 from ssu_jax.conversion import unpack
 real = unpack._load
 def load(torch, path):  # as if code in the file had run
-    for attempt in (lambda: open({str(marker)!r}, "w"), lambda: os.unlink(path), lambda: os.execv("/bin/true", ["true"])):
+    for attempt in ((open, {str(marker)!r}, "w"), (os.unlink, path), (os.execv, "/bin/true", ["true"])):
         try:
-            attempt()
+            attempt[0](*attempt[1:])
         except OSError as error:
             print(type(error).__name__, file=sys.stderr)
     return real(torch, path)
