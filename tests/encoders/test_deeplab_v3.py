@@ -13,6 +13,7 @@ from ssu_jax.config.published_classes import VOC
 from ssu_jax.conversion.tables.deeplab_v3 import ENTRY
 from ssu_jax.encoders.deeplab_v3 import DeepLabV3, resized_corners
 from ssu_jax.layers import images
+from ssu_jax.types import UserError
 
 COUNTERS = ("num_batches_tracked",)
 WEIGHTS = {
@@ -110,6 +111,11 @@ def test_resized_corners_by_hand():
     np.testing.assert_array_equal(resized_corners(maps, 2, 2), maps)
 
 
+def test_tflite_names_have_no_implementation_to_check_against(tmp_path):
+    with pytest.raises(UserError, match="no published implementation"):
+        ENTRY.reference(tmp_path / "weights.npz", ())
+
+
 @pytest.mark.full
 def test_resized_corners_equals_torch():
     torch = pytest.importorskip("torch")
@@ -134,5 +140,7 @@ def test_equals_transformers_both_ways(root, tmp_path):
     features = published.features_of(DeepLabV3(ours), variables, *arguments)
     published.write_folder(tmp_path / "back", ENTRY, ours, variables)
     for folder in ("theirs", "back"):
-        for name, value in ENTRY.reference(tmp_path / folder, arguments).items():
+        reference = ENTRY.reference(tmp_path / folder, arguments)
+        assert reference.keys() == features.keys() - {"classes"}
+        for name, value in reference.items():
             np.testing.assert_allclose(features[name], value, atol=2e-5, err_msg=f"{folder} {name}")

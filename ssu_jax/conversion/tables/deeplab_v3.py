@@ -56,13 +56,19 @@ def write_config(config: DeepLabV3Config) -> dict[str, Any]:
 
 
 def reference(place: pathlib.Path, arguments: tuple[np.ndarray, ...]) -> Arrays:
-    """transformers' model on the same images; it leaves the resize to its users."""
+    """transformers' model on the same images; it leaves the resize to its users, so that is torch's."""
+    mobilenet_v2.require_transformers_folder(place)
+    import torch
     import transformers
 
     model = transformers.MobileNetV2ForSemanticSegmentation.from_pretrained(place).eval()
     modules = mobilenet_v2.stage_modules(model.mobilenet_v2)
     features, result = mobilenet_v2.transformers_features(model, modules, arguments)
-    return features | {"coarse_logits": result.logits.permute(0, 2, 3, 1).numpy()}
+    size = arguments[0].shape[1:3]
+    logits = torch.nn.functional.interpolate(result.logits, size, mode="bilinear", align_corners=True)
+    for name, value in {"coarse_logits": result.logits, "logits": logits}.items():
+        features[name] = value.permute(0, 2, 3, 1).numpy()
+    return features
 
 
 ENTRY = Entry(

@@ -149,6 +149,7 @@ def example(config: MobileNetV2Config, rng: np.random.Generator) -> tuple[np.nda
 
 def reference(place: pathlib.Path, arguments: tuple[np.ndarray, ...]) -> Arrays:
     """transformers' model on the same images."""
+    require_transformers_folder(place)
     import transformers
 
     config = transformers.AutoConfig.from_pretrained(place)
@@ -161,6 +162,12 @@ def reference(place: pathlib.Path, arguments: tuple[np.ndarray, ...]) -> Arrays:
     if classifies:
         features |= {"logits": result.logits.numpy(), "probabilities": result.logits.softmax(-1).numpy()}
     return features
+
+
+def require_transformers_folder(place: pathlib.Path) -> None:
+    """Raises UserError for weights in the TFLite file's names: no package runs those."""
+    if not (place / "config.json").is_file():
+        raise UserError(f"no published implementation to check {place} against: only transformers' folders have one")
 
 
 def stage_modules(backbone) -> dict[str, Any]:
