@@ -20,8 +20,8 @@ import ssu_jax
 from ssu_jax.cli import compile_cache, configuration
 from ssu_jax.types import UserError
 
-VERBS = ("prepare", "train", "evaluate", "predict", "export", "convert", "data")
-CONFIGURED = frozenset({"train"})  # verbs that take --config
+VERBS = ("prepare", "train", "evaluate", "predict", "export", "convert", "data", "profile")
+CONFIGURED = frozenset({"train", "profile"})  # verbs that take --config
 
 DEFECT = 70
 INTERRUPTED = 130

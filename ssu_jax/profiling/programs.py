@@ -1,0 +1,111 @@
+"""The two programs that are profiled: a prediction and a training step, with inputs of the right shapes.
+
+prediction     frames and sound of one window -> masks and sentences, as evaluation and `ssu predict` run it
+training step  forward, backward and update, as `ssu train` runs it, on clips of the length it trains on
+"""
+
+import copy
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from ssu_jax import models
+from ssu_jax.config import Config
+from ssu_jax.inference.loading import parameter_shapes
+from ssu_jax.models import decoding
+from ssu_jax.tokenizer import BOS
+from ssu_jax.training.optimizer import make_optimizer
+from ssu_jax.training.state import create_state
+from ssu_jax.training.step import make_train_step
+from ssu_jax.types import Batch
+
+PREDICTION, TRAINING_STEP = "prediction", "training_step"
+
+
+class Program(NamedTuple):
+    """One jitted function and what goes in.
+
+    shapes: the shapes of its arguments.  make_arguments: random weights and inputs; allocates.
+    carries_state: its first output is its next first argument, whose memory it takes over.
+    frames: frames of one sample.  batch_size: samples of one call.
+    """
+
+    name: str
+    function: Callable
+    shapes: tuple
+    make_arguments: Callable[[], tuple]
+    carries_state: bool
+    frames: int
+    batch_size: int
+
+    @property
+    def title(self) -> str:
+        """Its name in a sentence."""
+        return self.name.replace("_", " ")
+
+
+def prediction(config: Config, batch_size: int) -> Program:
+    """Masks and sentences of `batch_size` clips of `data.num_frames` frames."""
+    model = models.build(config)
+    shapes = jax.eval_shape(lambda: models.example_batch(config, batch_size))
+
+    def inputs(batch: Batch) -> tuple:
+        return batch.frames, batch.log_mel, batch.frame_valid
+
+    def make_arguments() -> tuple:
+        params = models.init(model, config, jax.random.key(config.train.seed))
+        return params, *jax.device_put(inputs(random_batch(config, batch_size)))
+
+    return Program(
+        PREDICTION,
+        decoding.make_describe(model),
+        (parameter_shapes(config), *inputs(shapes)),
+        make_arguments,
+        carries_state=False,
+        frames=config.data.num_frames,
+        batch_size=batch_size,
+    )
+
+
+def training_step(config: Config, batch_size: int) -> Program:
+    """One update on `batch_size` clips of `data.train_seconds` frames, in one slice."""
+    config = copy.deepcopy(config)
+    data, train = config.data, config.train
+    data.num_frames = min(data.train_seconds or data.num_frames, data.num_frames)
+    train.batch_size, train.grad_accumulation = batch_size, 1
+    model, optimizer = models.build(config), make_optimizer(train)
+    create = functools.partial(create_state, config, optimizer)
+
+    def make_arguments() -> tuple:
+        params = models.init(model, config, jax.random.key(train.seed))
+        return jax.jit(create)(params), jax.device_put(random_batch(config, batch_size))
+
+    return Program(
+        TRAINING_STEP,
+        jax.jit(make_train_step(model, config, optimizer), donate_argnums=0),
+        (
+            jax.eval_shape(create, parameter_shapes(config)),
+            jax.eval_shape(lambda: models.example_batch(config, batch_size)),
+        ),
+        make_arguments,
+        carries_state=True,
+        frames=data.num_frames,
+        batch_size=batch_size,
+    )
+
+
+def random_batch(config: Config, batch_size: int) -> Batch:
+    """Noise of the shapes and types of a real batch, the same every time; labels that cost nothing stay zero."""
+    generator = np.random.default_rng(0)
+    batch: Any = jax.tree.map(np.asarray, models.example_batch(config, batch_size))
+    text_ids = generator.integers(BOS + 2, config.model.vocab_size, batch.text_ids.shape, dtype=np.int32)
+    text_ids[..., 0] = BOS
+    return batch._replace(
+        frames=generator.integers(0, 256, batch.frames.shape, dtype=np.uint8),
+        log_mel=generator.normal(0.0, 1.0, batch.log_mel.shape).astype(np.float32),
+        masks=generator.integers(0, 2, batch.masks.shape, dtype=np.uint8),
+        text_ids=text_ids,
+    )
