@@ -137,10 +137,10 @@ def mask_pairs(logits: Float[Array, "f q y4 x4"], masks: Float[Array, "f k y4 x4
 def match(cost: Float[Array, "f q k"], present: Bool[Array, "f k"]) -> Int[Array, "f k"]:
     """The query of each source, all different, so that the sum over the sources that are present is least.
 
-    Absent sources cost the same everywhere, so that they choose last. A cost that is not finite is taken as very
-    dear: the search ends, and the loss, which is then not finite either, is refused by the training step.
+    Absent sources cost the same everywhere, so that they choose last. Costs are kept within bounds, else the search
+    might not end; one that is no number is the least of all, so that it is chosen and shows in the loss.
     """
-    bounded = jnp.clip(jnp.nan_to_num(jax.lax.stop_gradient(cost), nan=1e6), -1e6, 1e6)
+    bounded = jnp.clip(jnp.nan_to_num(jax.lax.stop_gradient(cost), nan=-1e6), -1e6, 1e6)
     query, source = jax.vmap(optax.assignment.hungarian_algorithm)(jnp.where(present[:, None], bounded, 0.0))
     return jnp.take_along_axis(query, jnp.argsort(source, axis=1), axis=1)
 
