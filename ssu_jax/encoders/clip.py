@@ -217,7 +217,8 @@ class CLIP(nn.Module):
     """Both towers, as they are published: parameters {"vision": ..., "text": ..., "logit_scale"}.
 
     Features of the towers have their names behind "vision_" and "text_"; "logits" [images, texts] are cosines
-    times exp(logit_scale). Where the config has one tower, its features alone.
+    times exp(logit_scale). Where the config has one tower, its features alone. `every_block`: with the states after
+    every block.
     """
 
     config: CLIPConfig
