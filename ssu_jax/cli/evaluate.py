@@ -58,6 +58,8 @@ def run(args) -> int:
     if args.records:
         known.append(scoring.read_metrics(_score(args)))
     if args.table or args.metrics:
+        if args.records:
+            print()
         scoring.compare(args.table or "ssuformer", known)
     return 0
 

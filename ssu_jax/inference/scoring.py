@@ -57,7 +57,7 @@ def score_checkpoint(
 
 def compare(table: str, ours: Sequence[dict]) -> None:
     """Prints a paper's tables with the figures of our evaluations beside them."""
-    print("\n" + published.render(table, ours), flush=True)
+    print(published.render(table, ours), flush=True)
 
 
 def read_metrics(place: str | os.PathLike) -> dict:
