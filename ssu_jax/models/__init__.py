@@ -9,7 +9,6 @@ from ssu_jax.config import Config
 from ssu_jax.models.ssuformer.ssuformer import SSUFormer
 from ssu_jax.types import Batch
 
-
 SAME_SHAPE = 10  # leaves of one shape, on average, from which on each shape is compiled by itself
 
 
