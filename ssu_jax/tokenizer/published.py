@@ -27,13 +27,16 @@ def shifted(text: str, where: str = "the published tokenizer") -> Tokenizer:
     try:
         tree = json.loads(text)
         kind, vocabulary, added = tree["model"]["type"], tree["model"]["vocab"], tree["added_tokens"] or []
-    except (ValueError, TypeError, KeyError) as error:
+        words = {*vocabulary, *(each["content"] for each in added)}
+        numbers = {*vocabulary.values(), *(each["id"] for each in added)} if kind == "BPE" else set()
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(f"tokenizer: {where} is not a tokenizer file") from error
     if kind != "BPE" or not tree.get("decoder"):
         raise UserError(f"tokenizer: {where} is of type {kind}, wanted a byte-pair vocabulary (BPE) with its decoder")
-    taken = [name for name in SPECIAL if name in vocabulary or any(each["content"] == name for each in added)]
-    if taken:
+    if taken := [name for name in SPECIAL if name in words]:
         raise UserError(f"tokenizer: {where} has a word {taken[0]!r}, which is one of ours: take another")
+    if numbers != set(range(len(numbers))):
+        raise UserError(f"tokenizer: {where} leaves out ids between 0 and {max(numbers)}: it is damaged, get it anew")
     own = {name: number for number, name in enumerate(SPECIAL)}
     tree["model"]["vocab"] = own | {name: number + OFFSET for name, number in vocabulary.items()}
     tree["added_tokens"] = [

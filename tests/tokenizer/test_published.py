@@ -115,6 +115,10 @@ def test_vocabularies_that_do_not_fit():
     tree["model"]["vocab"]["[PAD]"] = len(tree["model"]["vocab"]) + 1
     with pytest.raises(UserError, match=r"\[PAD\]"):
         published.shifted(json.dumps(tree))
+    tree = json.loads(BACKEND.to_str())
+    tree["added_tokens"][0]["id"] += 7
+    with pytest.raises(UserError, match="leaves out ids"):
+        published.shifted(json.dumps(tree))
 
 
 # llama2.c
