@@ -31,26 +31,23 @@ class Peer(NamedTuple):
 
     kind, config: what conversion's catalogue calls it; its published config makes theirs.  module: ours.
     features: names of the features that theirs computes too; the others are not computed.
-    architecture: their class.
     """
 
     kind: str
     config: Any
     module: nn.Module
     features: tuple[str, ...]
-    architecture: str
 
 
 def _peers() -> dict[str, Peer]:
     clip, pvt = clip_sizes.VARIANTS["vit_b_16"], pvt_v2_sizes.VARIANTS["b5"]
     return {
-        "pvt_v2_b5": Peer("pvt_v2", pvt, PVTv2(pvt), ("stage_1", "stage_2", "stage_3", "stage_4"), "PvtV2Model"),
+        "pvt_v2_b5": Peer("pvt_v2", pvt, PVTv2(pvt), ("stage_1", "stage_2", "stage_3", "stage_4")),
         "clip_vit_b_16": Peer(
             "clip",
             clip_sizes.CLIPConfig(towers="vision", vision=clip.vision),
             CLIPVision(clip.vision),
             ("tokens", "embedding"),
-            "CLIPVisionModelWithProjection",
         ),
     }
 
@@ -124,11 +121,9 @@ def _theirs(peer: Peer) -> tuple[Callable[[np.ndarray], Callable[[], Any]], int]
     import torch
     import transformers
 
-    stated = catalogue.entry_of(peer.kind).write_config(peer.config)
-    config = transformers.AutoConfig.for_model(
-        **{key: value for key, value in stated.items() if key != "architectures"}
-    )
-    model = getattr(transformers, peer.architecture)(config).eval()
+    stated = dict(catalogue.entry_of(peer.kind).write_config(peer.config))
+    (architecture,) = stated.pop("architectures")
+    model = getattr(transformers, architecture)(transformers.AutoConfig.for_model(**stated)).eval()
 
     def given(images: np.ndarray) -> Callable[[], Any]:
         pixels = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))

@@ -116,5 +116,5 @@ def _versions() -> dict[str, str]:
 
 
 def published() -> dict[str, Any]:
-    """The paper's own table: source, note and rows."""
+    """The paper's own table: source, notes and rows."""
     return json.loads(importlib.resources.files("ssu_jax.profiling").joinpath("published.json").read_text("utf-8"))

@@ -8,7 +8,6 @@ from ssu_jax.profiling.report import published
 
 PROGRAMS = (PREDICTION, TRAINING_STEP)
 _GIB = 1 << 30
-_UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
 def table(result: Mapping[str, Any]) -> str:
@@ -36,13 +35,18 @@ def _columns(result: Mapping[str, Any]) -> list[str]:
         "seconds_per_sample": speed.get("seconds_per_sample"),
     }
     lines = [f"{'model':22}{'params':>10}{'FPS':>10}{'FLOPs':>10}{'s/sample':>10}", _row(ours)]
-    return [*lines, f"published ({paper['source']}):", *map(_row, paper["rows"]), f"  {paper['note']}"]
+    return [
+        *lines,
+        f"published ({paper['source']}):",
+        *map(_row, paper["rows"]),
+        *(f"  {note}" for note in paper["notes"]),
+    ]
 
 
 def _row(row: Mapping[str, Any]) -> str:
     seconds, rate = row["seconds_per_sample"], row["frames_per_second"]
     return (
-        f"{row['model']:22}{scaled(row['parameters']):>10}{'-' if rate is None else f'{rate:.2f}':>10}"
+        f"{row['model']:22}{scaled(row['parameters'], 'B'):>10}{'-' if rate is None else f'{rate:.2f}':>10}"
         f"{scaled(row['flops']):>10}{'-' if seconds is None else f'{seconds:.3f}':>10}"
     )
 
@@ -106,16 +110,17 @@ def _compiling(found: Mapping[str, float]) -> list[str]:
 
 def _peers(found: list[Mapping[str, Any]]) -> list[str]:
     size = " x ".join(map(str, found[0]["input"]))
-    lines = [f"{'encoder, ' + size:36}{'ours, s':>9}{'torch, s':>10}{'ratio':>8}{'params':>10}"]
+    lines = [f"{'encoder, ' + size:36}{'ours, s':>9}{'torch, s':>10}{'ratio':>8}{'fastest':>9}{'params':>10}"]
     for each in found:
         seconds = each["seconds"]
         lines.append(
             f"  {each['encoder']:34}{seconds['ours']:>9.3f}{seconds['theirs']:>10.3f}{each['ratio']:>8.2f}"
-            f"{scaled(each['parameters']['ours']):>10}"
+            f"{each['ratio_of_fastest']:>9.2f}{scaled(each['parameters']['ours']):>10}"
         )
     versions = found[0]["versions"]
     return [
         *lines,
+        "  ratio: of the medians, and of the fastest runs; below 1 ours is faster",
         f"  CPU, float32, random weights; torch {versions['torch']}, transformers {versions['transformers']}",
     ]
 
@@ -124,11 +129,12 @@ def _title(name: str) -> str:
     return name.replace("_", " ")
 
 
-def scaled(number: float | None) -> str:
-    """319620000 -> '319.62M'; '-' for None."""
+def scaled(number: float | None, billion: str = "G") -> str:
+    """319620000 -> '319.62M'; '-' for None. `billion`: G of FLOPs, B of parameters."""
     if number is None:
         return "-"
-    size, unit = next(((size, unit) for size, unit in _UNITS if number >= size), (1, ""))
+    units = ((1e12, "T"), (1e9, billion), (1e6, "M"), (1e3, "k"))
+    size, unit = next(((size, unit) for size, unit in units if number >= size), (1, ""))
     return f"{number / size:.2f}{unit}" if unit else str(number)
 
 

@@ -32,7 +32,7 @@ RESULT = {
     "memory": {"prediction": PLAN, "process_peak": 5 << 30},
     "compile_seconds": {"prediction": 12.34},
     "peers": [{"encoder": "pvt_v2_b5", "input": [10, 224, 224, 3], "seconds": {"ours": 1.5, "theirs": 2.0},
-               "ratio": 0.75, "parameters": {"ours": 81_960_000, "theirs": 81_960_000},
+               "ratio": 0.75, "ratio_of_fastest": 0.7, "parameters": {"ours": 81_960_000, "theirs": 81_960_000},
                "versions": {"torch": "2.13.0", "transformers": "5.23.0"}}],
     "device": {"platform": "cpu", "kind": "cpu", "processor": "Some CPU", "cores": 2},
     "versions": {"jax": "0.10.2"},
@@ -44,7 +44,8 @@ def test_ours_stands_above_the_published_rows_in_their_columns():
     assert lines[0].split() == ["model", "params", "FPS", "FLOPs", "s/sample"]
     assert lines[1].split() == ["nano,", "here", "3.00M", "80.00", "2.50G", "0.125"]
     assert "RA-SSU (SSUFormer)       319.62M     84.83     1.60T     0.117" in lines
-    assert any("hardware and input size are not stated" in line for line in lines)
+    assert "PG-Video-LLaVA             6.76B    475.81     1.32T     0.635" in lines
+    assert any("Hardware and input size are not stated" in line for line in lines)
 
 
 @pytest.mark.parametrize(
@@ -61,7 +62,7 @@ def test_ours_stands_above_the_published_rows_in_their_columns():
         "memory of the prediction: 2.00 GiB by the compiler's plan "
         "(arguments 1.0 MiB, temporaries 1.50 GiB, outputs 0.0 MiB)",
         "compiling, in no time above: prediction 12.3 s",
-        "  pvt_v2_b5                             1.500     2.000    0.75    81.96M",
+        "  pvt_v2_b5                             1.500     2.000    0.75     0.70    81.96M",
         "cpu (cpu; Some CPU, 2 cores), jax 0.10.2",
     ],
 )  # fmt: skip
