@@ -32,6 +32,13 @@ def content(tensors):
     return {name: (tensor.shape, tensor.dtype.name, tensor.read().tobytes()) for name, tensor in tensors.items()}
 
 
+def by_path(source, kind):
+    """Our path -> the published tensor that fills it: some layouts are known under several names."""
+    entry = catalogue.entry_of(kind)
+    matches, _ = rules.match(entry.table(converting.read_config(entry, source)), source.tensors)
+    return {match.path: source.tensors[match.name] for match in matches}
+
+
 def there_and_back(source, opened, kind, tmp_path):
     """Published -> ours -> published -> ours: both of ours are the same file, both published ones the same numbers."""
     ours = converting.convert(source, tmp_path / "ours", kind)
@@ -40,9 +47,8 @@ def there_and_back(source, opened, kind, tmp_path):
     again = converting.convert(back, tmp_path / "again", kind)
     assert again.sha256 == ours.sha256
     assert (tmp_path / "again/config.json").read_bytes() == (tmp_path / "ours/config.json").read_bytes()
-    left, given = content(back.tensors), content(source.tensors)
-    assert left.items() <= given.items()
-    assert len(given) - len(left) == ours.num_ignored
+    assert content(by_path(back, kind)) == content(by_path(source, kind))
+    assert len(source.tensors) - len(back.tensors) == ours.num_ignored
     return ours, back
 
 
