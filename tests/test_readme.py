@@ -19,7 +19,8 @@ def commands() -> list[str]:
     blocks = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
     blocks += [path.read_text(encoding="utf-8").partition('"""\n\nfrom')[0] for path in (ROOT / "configs").glob("*.py")]
     blocks += [importlib.import_module(f"ssu_jax.cli.{verb}").EPILOG for verb in main.VERBS]
-    lines = [line.partition("  #")[0].strip() for block in blocks for line in block.splitlines()]
+    joined = [re.sub(r"\\\n\s*", "", block) for block in blocks]  # a backslash carries a command over to the next line
+    lines = [line.partition("  #")[0].strip() for block in joined for line in block.splitlines()]
     return sorted({line for line in lines if line.startswith("ssu ")})
 
 

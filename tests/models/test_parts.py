@@ -7,7 +7,6 @@ import numpy as np
 from ssu_jax.config import ModelConfig
 from ssu_jax.models import decoding
 from ssu_jax.models.ssuformer.mask_collaboration import MaskCollaboration
-from ssu_jax.models.ssuformer.mask_decoder import MaskHead, PixelDecoder
 from ssu_jax.types import MASK_THRESHOLD
 
 CONFIG = ModelConfig(width=16, num_heads=2, pixel_width=8, region_tokens=4)
@@ -47,33 +46,6 @@ def test_an_empty_mask_gives_the_null_token():
     np.testing.assert_allclose(region.summary[0], region.tokens[0, -1], atol=1e-5)
     weights = jax.nn.softmax(region.bias[0])
     assert weights[-1] > 0.99
-
-
-def test_mask_head_is_the_union_of_its_queries():
-    """One query on the left half and one on the right: their smooth maximum covers both and nothing else."""
-    config = ModelConfig(width=4)
-    pixels = jnp.zeros((1, 4, 6, 2)).at[:, :, :2, 0].set(1.0).at[:, :, 4:, 1].set(1.0)
-    head = MaskHead(config)
-    queries = jnp.eye(2, 4)[None]
-    params = head.init(jax.random.key(0), pixels, queries)["params"]
-    params = jax.tree.map(jnp.zeros_like, params)
-    params["hidden"]["kernel"] = jnp.eye(4)
-    # [hidden, sub-pixel, channel]: query 0 reads channel 0, query 1 channel 1, in the first sub-pixel column only.
-    kernel = jnp.zeros((4, 4, 4, 3)).at[0, :, 0, 0].set(20.0).at[1, :, 0, 1].set(20.0)
-    params["embedding"]["kernel"] = kernel.reshape(4, 48)
-    union = np.asarray(head.apply({"params": params}, pixels, queries).union)
-    assert union.shape == (1, 16, 24)
-    assert (union[0, :, [0, 4, 16, 20]] > 0).all()
-    assert (union[0, :, [8, 12]] < 0).all()
-    assert (union[0, :, 1::4] < 0).all()
-
-
-def test_pixel_decoder_is_at_stride_4():
-    features = {f"stage_{i + 1}": jnp.ones((2, 8 >> i, 8 >> i, 4)) for i in range(4)}
-    features |= {"stem": jnp.ones((2, 16, 16, 4))}
-    fused = jnp.ones((2, 1, 16))
-    decoder = PixelDecoder(CONFIG)
-    assert decoder.apply(decoder.init(jax.random.key(0), features, fused), features, fused).shape == (2, 8, 8, 8)
 
 
 def test_specks_are_no_masks():

@@ -32,3 +32,9 @@ VARIANTS = {
     "b4": PVTv2Config(depths=(3, 8, 27, 3), mlp_ratios=(8, 8, 4, 4)),
     "b5": PVTv2Config(),
 }
+# As in the authors' own files (and timm's), which transformers' were made from: other epsilons, one matrix for keys
+# and values.
+VARIANTS |= {
+    f"{name}_authors": dataclasses.replace(sizes, convolution_norm_epsilon=1e-5, joint_key_value=True)
+    for name, sizes in VARIANTS.items()
+}
