@@ -71,7 +71,9 @@ class Attention(nn.Module):
         query = self._project(x, width, "query") * (width // self.num_heads) ** -0.5
         context = self._context(x)
         if self.config.joint_key_value:
-            key, value = jnp.split(self._project(context, 2 * width, "key_value"), 2, axis=-1)
+            # By an axis of its own: XLA's CPU compiler does not come back from a split of the last axis here.
+            both = self._project(context, 2 * width, "key_value").reshape(*context.shape[:-1], 2, width)
+            key, value = both[..., 0, :], both[..., 1, :]
         else:
             key, value = (self._project(context, width, name) for name in ("key", "value"))
         query, key, value = (self._heads(each) for each in (query, key, value))
