@@ -177,9 +177,11 @@ def test_half_precision_is_near(fixture):
     features = published.features_of(PVTv2(config, jnp.bfloat16), variables, expected["images"])
     for name in STAGES:
         assert features[name].dtype == jnp.bfloat16
-        np.testing.assert_allclose(features[name].astype(np.float32), expected[name], atol=0.15, err_msg=name)
+        error = np.abs(np.asarray(features[name], np.float32) - expected[name]).mean()
+        assert error < 0.05 * np.abs(expected[name]).mean(), name
 
 
+@pytest.mark.full  # two gradients take minutes to compile
 def test_remat_changes_memory_alone():
     config = dataclasses.replace(TINY, depths=(2, 1, 1, 1))
     images = jnp.asarray(np.random.default_rng(0).standard_normal((1, 32, 36, 3)), jnp.float32)
