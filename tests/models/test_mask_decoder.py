@@ -108,6 +108,7 @@ def two_frames_of_two_sources():
 
 def overfitted(batch, steps=300):
     """Outputs of a head, free pixel features and free queries after training on the frames of one clip."""
+    batch = jax.tree.map(jnp.asarray, batch)
     head, config, rng = QueryMaskHead(CONFIG, CLASSES), LossConfig(), np.random.default_rng(0)
     draw = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)  # noqa: E731
     pixels, queries = draw(2, 4, 4, 8), draw(2, 4, 16)
