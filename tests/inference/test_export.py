@@ -28,7 +28,7 @@ def run(tmp_path_factory):
     path, config = tmp_path_factory.mktemp("run"), sizes.tiny()
     config.data.dir, config.train.learning_rate, config.train.seed = "/some/place", 0.25, 3
     tokenizer = Tokenizer.train(["The red bell on the left is ringing."], config.model.vocab_size)
-    companions = workdir.companions(config, tokenizer.to_json(), MANIFEST)
+    companions = workdir.companions(config, tokenizer.to_json(), MANIFEST, published={})
     with workdir.Workdir(path) as place:
         place.write_start(companions)
     params = random_params(config)
