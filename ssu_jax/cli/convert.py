@@ -5,7 +5,7 @@ import pathlib
 import sys
 import tempfile
 
-HELP = "convert published weights (safetensors, .npz, llama2.c, .pth) to ours, and back"
+HELP = "convert published weights (safetensors, .npz, .tflite, llama2.c, .pth) to ours, and back"
 EPILOG = "ssu convert path/to/clip-vit-base-patch16 --out weights/clip"
 
 
@@ -21,7 +21,7 @@ def add_arguments(parser) -> None:
     parser.add_argument(
         "--kind",
         help="what the weights are: pvt_v2, clip, vggish, yamnet, mobilenet_v2, deeplab_v3, causal_lm, fastestdet, "
-        "shufflenet_v2 (default: what config.json says)",
+        "shufflenet_v2 (default: what config.json says, or the names of the tensors)",
     )
     parser.add_argument(
         "--dtype",

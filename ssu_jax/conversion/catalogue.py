@@ -1,7 +1,7 @@
 """Which published models can be converted. A table is imported when it is asked for."""
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ssu_jax.conversion.entry import Entry
@@ -19,6 +19,12 @@ _KIND_OF_MODEL_TYPE = {
     "gpt2": "causal_lm",
     "llama": "causal_lm",
     "mobilenet_v2": "mobilenet_v2",
+}
+# Where no config.json lies with them: a tensor that one kind alone has -> kind, the first that is there.
+_KIND_OF_TENSOR = {
+    "layer1/conv/kernel": "yamnet",
+    "logits/semantic/kernel": "deeplab_v3",
+    "MobilenetV2/Conv/kernel": "mobilenet_v2",
 }
 
 
@@ -38,3 +44,9 @@ def kind_in(config: Mapping[str, Any]) -> str | None:
         if isinstance(name, str) and name in table:
             return table[name]
     return None
+
+
+def kind_among(names: Iterable[str]) -> str | None:
+    """The kind whose tensors have these names, None where they tell of none. Only files of TFLite tell."""
+    known = set(names)
+    return next((kind for name, kind in _KIND_OF_TENSOR.items() if name in known), None)

@@ -48,8 +48,8 @@ class Converted:
 
 
 def kind_of(source: Source) -> str:
-    """The kind that config.json means. Raises UserError where it says nothing, or something unknown."""
-    if kind := catalogue.kind_in(source.config):
+    """The kind that config.json means, without one the names of the tensors. Raises UserError where neither tells."""
+    if kind := catalogue.kind_in(source.config) or (not source.config and catalogue.kind_among(source.tensors)):
         return kind
     said = f"its config.json says {source.config.get('model_type')!r}" if source.config else "it has no config.json"
     raise UserError(f"{source.place}: {said}: say --kind, one of {', '.join(catalogue.KINDS)}")
@@ -90,7 +90,7 @@ def convert(
 
 
 def convert_back(folder: pathlib.Path, out: pathlib.Path, *, dtype: str | None = None) -> Converted:
-    """Writes `out` as the weights are published: safetensors and config.json, or .npz where they came from one.
+    """Writes `out` as published: safetensors and config.json; .npz where the weights came from .npz or .tflite.
 
     dtype: of the floating-point numbers, None for what they are stored as. Raises UserError: no converted folder, a
     damaged file, an `out` that holds anything.
@@ -107,7 +107,8 @@ def convert_back(folder: pathlib.Path, out: pathlib.Path, *, dtype: str | None =
     if len(chosen) < len(tensors):
         raise ValueError(f"the table of {kind} gives one published name to several of our tensors")
     published = entry.write_config(config)
-    form = "npz" if pretrained.read_manifest(folder)["source"]["form"] == "npz" else "safetensors"
+    # A .tflite holds a program beside its weights: what goes back are the weights alone.
+    form = "npz" if pretrained.read_manifest(folder)["source"]["form"] in ("npz", "tflite") else "safetensors"
     name = _PUBLISHED_NPZ if form == "npz" else WEIGHTS
     with whole_folder(out, lambda _: False) as place:
         if form == "npz":

@@ -1,7 +1,7 @@
 """Published weights on the disk as named tensors, whose shapes are known before one of them is read.
 
     a folder             config.json and one of: model.safetensors.index.json with its shards, one .safetensors,
-                         one .npz, one file of PyTorch, one llama2.c .bin
+                         one .npz, one .tflite, one file of PyTorch, one llama2.c .bin
     a file of weights    the config.json beside it is used where there is one
 
 Files are taken for hostile: every number of a header is compared with the file before memory is taken, names that
@@ -11,14 +11,14 @@ come from a file pass the path resolver, and nothing is ever unpickled in this p
 import dataclasses
 import pathlib
 
-from ssu_jax.conversion import llama2c, npz, pth, safetensors_files
+from ssu_jax.conversion import llama2c, npz, pth, safetensors_files, tflite_files
 from ssu_jax.conversion.tensors import Source, read_json
 from ssu_jax.types import UserError
 
 CONFIG = "config.json"
 INDEX = "model.safetensors.index.json"
 TORCH_SUFFIXES = (".pth", ".pt", ".ckpt", ".bin")
-SUFFIXES = (".safetensors", ".npz", *TORCH_SUFFIXES)
+SUFFIXES = (".safetensors", ".npz", tflite_files.SUFFIX, *TORCH_SUFFIXES)
 _HUB_STEMS = ("model", "pytorch_model", "model.safetensors.index")
 _TORCH_MAGIC = (b"PK\x03\x04", b"\x80\x02")  # a zip archive; the pickle of PyTorch before 1.6
 
@@ -52,6 +52,8 @@ def _open_file(path: pathlib.Path, scratch: pathlib.Path) -> Source:
         return safetensors_files.open_file(path)
     if path.suffix == ".npz":
         return npz.open_file(path)
+    if path.suffix == tflite_files.SUFFIX:
+        return tflite_files.open_file(path)
     if path.suffix == ".bin" and not _starts_like_torch(path):
         return llama2c.open_file(path)
     if path.suffix in TORCH_SUFFIXES:
@@ -67,7 +69,7 @@ def _starts_like_torch(path: pathlib.Path) -> bool:
 def _weights_in(folder: pathlib.Path) -> pathlib.Path:
     if (folder / INDEX).is_file():
         return folder / INDEX
-    for suffixes in ((".safetensors",), (".npz",), TORCH_SUFFIXES):
+    for suffixes in ((".safetensors",), (".npz",), (tflite_files.SUFFIX,), TORCH_SUFFIXES):
         found = sorted(path for path in folder.iterdir() if path.suffix in suffixes and path.is_file())
         named = [path for path in found if path.stem in _HUB_STEMS]
         if len(found) == 1 or len(named) == 1:

@@ -27,7 +27,7 @@ class Source:
     """Published weights that are open.
 
     place:   the folder or file that was named.
-    form:    "safetensors", "npz", "llama2.c" or "pth".
+    form:    "safetensors", "npz", "tflite", "llama2.c" or "pth".
     tensors: name -> tensor.
     config:  what config.json says, {} where there is none.
     files:   every file that was used, for the manifest's digests.
