@@ -115,7 +115,6 @@ def test_order_of_the_frames_changes_nothing(pairs, random):
 def test_ranges(pairs):
     scores = captioning.finish(captioning.score_pairs(pairs).sum(0))
     assert all(-1e-9 <= scores[name] <= (10 if name == "cider" else 1) + 1e-9 for name in captioning.SCORES)
-    assert scores["bleu_1"] >= scores["bleu_4"] - 1e-9
 
 
 @settings(max_examples=30, deadline=None)
