@@ -75,6 +75,18 @@ def make_folder(path: str | os.PathLike) -> pathlib.Path:
     return path
 
 
+def cache_folder() -> pathlib.Path:
+    """The user's folder for what can be made again: $XDG_CACHE_HOME/ssu_jax, by default ~/.cache/ssu_jax.
+
+    It need not exist. Raises UserError if there is no home.
+    """
+    try:
+        root = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+    except RuntimeError as error:
+        raise UserError("there is no home directory for a cache: set XDG_CACHE_HOME to a folder") from error
+    return pathlib.Path(root) / "ssu_jax"
+
+
 def sync(path: str | os.PathLike) -> None:
     """Waits until a file's content, or a folder's list of names, is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)

@@ -6,11 +6,13 @@ import pathlib
 import platform
 import sys
 
+from ssu_jax import files
+
 
 def enable() -> pathlib.Path:
     """Turns the cache on for this process and returns its folder; variables the user has set are kept.
 
-    Works by environment variables, which JAX reads when it is imported, so that nothing is imported here;
+    Works by environment variables, which JAX reads when it is imported, so that it is not imported here;
     where JAX is loaded already, by its configuration.
     """
     folder = pathlib.Path(os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_default_folder())))
@@ -21,8 +23,7 @@ def enable() -> pathlib.Path:
 
 def _default_folder() -> pathlib.Path:
     """One folder a kind of processor: home directories are shared between machines, machine code is not."""
-    root = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-    return pathlib.Path(root) / "ssu_jax" / f"compiled-{platform.machine()}-{_processor_digest()}"
+    return files.cache_folder() / f"compiled-{platform.machine()}-{_processor_digest()}"
 
 
 def _processor_digest() -> str:

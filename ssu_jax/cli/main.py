@@ -20,7 +20,7 @@ import ssu_jax
 from ssu_jax.cli import compile_cache, configuration
 from ssu_jax.types import UserError
 
-VERBS = ("prepare", "train", "evaluate", "predict", "export", "convert", "data", "profile")
+VERBS = ("prepare", "train", "evaluate", "predict", "export", "convert", "weights", "data", "profile")
 CONFIGURED = frozenset({"train", "profile"})  # verbs that take --config
 
 DEFECT = 70

@@ -5,23 +5,18 @@ What exists here is always taken as it is, without a look at the network.
 
 import pathlib
 import re
-import sys
 import urllib.parse
 from typing import NamedTuple
 
-import tqdm
-
 from ssu_jax import files
 from ssu_jax.types import UserError
+from ssu_jax.weights import download
 
 # What a conversion reads: configuration, weights, vocabulary.
 _PATTERNS = ["config.json", "tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt"]
 _SAFETENSORS = ["model.safetensors", "model.safetensors.index.json", "model-*.safetensors"]
 _TORCH = ["pytorch_model.bin"]
 _HUB_ID = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
-_PIECE_BYTES = 1 << 20
-_NUM_RETRIES = 5
-_TIMEOUT_SECONDS = 30.0
 
 
 class Found(NamedTuple):
@@ -43,7 +38,7 @@ def find(source: str, scratch: pathlib.Path, *, sha256: str | None = None, revis
     if revision is not None and (is_url or pathlib.Path(source).exists()):
         raise UserError(f"--revision {revision} goes with a hub id (org/name) alone, {source} is none: leave it out")
     if is_url:
-        return Found(_download(source, scratch, sha256), _without_secrets(source))
+        return Found(_download(source, scratch, sha256), download.without_secrets(source))
     place = pathlib.Path(source)
     if place.exists():
         if sha256 is not None:
@@ -78,58 +73,11 @@ def _download(url: str, scratch: pathlib.Path, sha256: str | None) -> pathlib.Pa
         raise UserError(f"{url}: a URL needs --sha256, the digest that its publisher names: nothing was downloaded")
     name = urllib.parse.unquote(urllib.parse.urlsplit(url).path.rsplit("/", 1)[-1])
     path = files.resolve_inside(scratch, name)
-    files.make_folder(scratch)
-    try:
-        import urllib3
-    except ImportError as error:
-        raise UserError(f"{url}: downloads need a package: pip install ssu_jax[convert]") from error
-    try:
-        with files.writing(path), open(path, "wb") as file:
-            _fetch(urllib3, url, file)
-    except (urllib3.exceptions.HTTPError, ValueError) as error:
-        raise UserError(f"{url} cannot be downloaded: {' '.join(str(error).split())[:300]}") from error
-    _check_digest(path, sha256, url)
+    download.fetch(url, path, sha256)
     return path
-
-
-def _fetch(urllib3, url: str, file) -> None:
-    """Writes what the URL holds; a connection that breaks is taken up where it broke."""
-    retries = urllib3.Retry(_NUM_RETRIES, backoff_factor=0.2, status_forcelist=(429, 500, 502, 503, 504))
-    with (
-        urllib3.PoolManager(timeout=_TIMEOUT_SECONDS) as pool,
-        tqdm.tqdm(unit="B", unit_scale=True, file=sys.stderr, dynamic_ncols=True, disable=None) as bar,
-    ):
-        while True:
-            start = file.tell()
-            headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
-            response = pool.request("GET", url, headers=headers, retries=retries, preload_content=False)
-            if response.status not in (200, 206):
-                raise UserError(f"{url} cannot be downloaded: the server answers {response.status} {response.reason}")
-            if start and response.status == 200:  # it does not do parts: from the start
-                file.seek(0)
-                file.truncate()
-                bar.reset()
-            bar.total = file.tell() + int(response.headers.get("Content-Length", 0)) or None
-            try:
-                for piece in response.stream(_PIECE_BYTES):
-                    bar.update(file.write(piece))
-                return
-            except urllib3.exceptions.HTTPError as error:
-                retries = retries.increment("GET", url, error=error)
-                retries.sleep()
-            finally:
-                response.close()
 
 
 def _check_digest(path: pathlib.Path, sha256: str, source: str) -> None:
     if not path.is_file():
         raise UserError(f"--sha256 goes with one file, {source} is a folder: leave it out")
-    found = files.sha256_of(path)
-    if found != sha256.lower():
-        raise UserError(f"{source} is not the file wanted: its sha256 is {found}, wanted {sha256.lower()}")
-
-
-def _without_secrets(url: str) -> str:
-    """The URL without user, password and query, which may hold a token."""
-    parts = urllib.parse.urlsplit(url)
-    return urllib.parse.urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+    download.check_digest(path, sha256, source)

@@ -16,7 +16,7 @@ import safetensors.numpy
 
 from ssu_jax.checkpoint import read_pretrained
 from ssu_jax.cli import main
-from ssu_jax.conversion import fetching
+from ssu_jax.weights import download
 
 GPT2 = pathlib.Path(__file__).parents[1] / "fixtures/causal_lm/gpt2"
 
@@ -168,7 +168,7 @@ def server():
 @pytest.mark.parametrize("faults", [[], ["busy"], ["break", "break"]])
 def test_a_url_with_its_digest(ssu, server, tmp_path, monkeypatch, faults):
     pytest.importorskip("urllib3")
-    monkeypatch.setattr(fetching, "_PIECE_BYTES", 1024)
+    monkeypatch.setattr(download, "_PIECE_BYTES", 1024)
     Handler.faults = list(faults)
     digest = hashlib.sha256(Handler.content).hexdigest()
     url = f"{server}/model.safetensors"
@@ -202,7 +202,7 @@ def test_a_url_that_gives_something_else(ssu, server, tmp_path, name, said):
 
 def test_a_server_that_is_not_there(ssu, monkeypatch):
     pytest.importorskip("urllib3")
-    monkeypatch.setattr(fetching, "_NUM_RETRIES", 1)
+    monkeypatch.setattr(download, "_NUM_RETRIES", 1)
     code, _, err = ssu("http://127.0.0.1:9/w.npz", "--sha256", "0" * 64, "--kind", "clip", "--out", "x")
     assert (code, "cannot be downloaded" in err) == (2, True)
 
