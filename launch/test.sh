@@ -32,6 +32,8 @@ for argument in "$@"; do
 done
 cd "$ROOT" || exit 2
 
+# A process a core, a file of tests each; with four the suite waits for its longest file.
+processes=(--numprocesses auto --maxprocesses 4 --dist loadfile)
 failed=()
 check() {
   local name="$1"
@@ -43,7 +45,7 @@ check lint -m ruff check .
 check format -m ruff format --check .
 check floors -c 'import importlinter.cli; importlinter.cli.lint_imports_command()' --no-logo
 if [ "$mode" != --lint ]; then
-  check tests -m pytest ${selection[@]+"${selection[@]}"} ${arguments[@]+"${arguments[@]}"}
+  check tests -m pytest "${processes[@]}" ${selection[@]+"${selection[@]}"} ${arguments[@]+"${arguments[@]}"}
 fi
 if [ ${#failed[@]} -gt 0 ]; then
   echo "FAILED: ${failed[*]}"

@@ -16,8 +16,16 @@ OWN_CACHE = None
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     OWN_CACHE = os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="ssu-tests-")
 
-# By environment, so that the commands that tests start inherit them.
-for name, value in {"JAX_PLATFORMS": "cpu", "JAX_NUMPY_RANK_PROMOTION": "raise"}.items():
+# By environment, so that the commands that tests start inherit them. Small programs that run once: compiling them is
+# nearly all of the time, so XLA optimizes little, and what is compiled is kept however short it took.
+SETTINGS = {
+    "JAX_PLATFORMS": "cpu",
+    "JAX_NUMPY_RANK_PROMOTION": "raise",
+    "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+}
+for name, value in SETTINGS.items():
     os.environ.setdefault(name, value)
 assert "jax" not in sys.modules, "JAX was imported before its settings were made"
 
