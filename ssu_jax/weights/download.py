@@ -3,6 +3,7 @@
 import pathlib
 import sys
 import urllib.parse
+import urllib.request
 
 import tqdm
 
@@ -49,7 +50,7 @@ def without_secrets(url: str) -> str:
 def _write(urllib3, url: str, file, num_bytes: int | None) -> None:
     retries = urllib3.Retry(_NUM_RETRIES, backoff_factor=0.2, status_forcelist=(429, 500, 502, 503, 504))
     with (
-        urllib3.PoolManager(timeout=_TIMEOUT_SECONDS) as pool,
+        _pool(urllib3, url) as pool,
         tqdm.tqdm(unit="B", unit_scale=True, file=sys.stderr, dynamic_ncols=True, disable=None) as bar,
     ):
         while True:
@@ -74,3 +75,12 @@ def _write(urllib3, url: str, file, num_bytes: int | None) -> None:
                 retries.sleep()
             finally:
                 response.close()
+
+
+def _pool(urllib3, url: str):
+    """Connections, through the proxy that the usual variables name (https_proxy, no_proxy): urllib3 reads none."""
+    parts = urllib.parse.urlsplit(url)
+    proxy = urllib.request.getproxies().get(parts.scheme)
+    if proxy is None or urllib.request.proxy_bypass(parts.hostname or ""):
+        return urllib3.PoolManager(timeout=_TIMEOUT_SECONDS)
+    return urllib3.ProxyManager(proxy if "://" in proxy else f"http://{proxy}", timeout=_TIMEOUT_SECONDS)

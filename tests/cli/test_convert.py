@@ -130,6 +130,17 @@ def test_check_prints_the_difference_of_every_feature(ssu, tmp_path, monkeypatch
     assert "too large" in out
 
 
+@pytest.mark.full
+def test_check_is_silent_about_a_classifier_that_no_feature_needs(ssu, tmp_path):
+    shutil.copytree(GPT2.parents[1] / "pvt_v2/plain", tmp_path / "pvt")
+    arrays = safetensors.numpy.load_file(tmp_path / "pvt/model.safetensors")
+    head = {"classifier.weight": np.zeros((3, 16), np.float32), "classifier.bias": np.zeros(3, np.float32)}
+    safetensors.numpy.save_file(arrays | head, tmp_path / "pvt/model.safetensors", metadata={"format": "pt"})
+    code, out, err = ssu("pvt", "--check")
+    assert (code, err) == (0, "")
+    assert "(2 that it has no use for left out)" in out
+
+
 # The network: a server on this machine, and the hub's cache.
 
 
@@ -156,7 +167,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def server():
+def server(monkeypatch):
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
         threading.Thread(target=running.serve_forever, daemon=True).start()
         Handler.content = (GPT2 / "model.safetensors").read_bytes()

@@ -37,8 +37,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def server():
+def server(monkeypatch):
     """The handler's class, to set what it answers; `server.url` is where."""
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
     Handler.content, Handler.faults, Handler.asked = SMALL.read_bytes(), [], []
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
         Handler.url = f"http://127.0.0.1:{running.server_address[1]}"
@@ -51,6 +54,7 @@ def server():
 def cache(tmp_path, monkeypatch):
     """The cache of weights: empty, and this test's own."""
     monkeypatch.setenv("SSU_WEIGHTS_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
     return tmp_path / "cache"
 
 

@@ -147,5 +147,17 @@ def test_a_server_that_always_breaks_is_given_up(fetched, server, monkeypatch):
     assert len(server.asked) == 2
 
 
+def test_the_usual_variables_name_a_proxy(server, tmp_path, monkeypatch):
+    pytest.importorskip("urllib3")
+    digest = hashlib.sha256(server.content).hexdigest()
+    monkeypatch.setenv("http_proxy", server.url.removeprefix("http://"))
+    download.fetch("http://nowhere.invalid/file", tmp_path / "file", digest)  # the proxy alone can answer that
+    assert (tmp_path / "file").read_bytes() == server.content
+    monkeypatch.setenv("no_proxy", "nowhere.invalid")
+    monkeypatch.setattr(download, "_NUM_RETRIES", 0)
+    with pytest.raises(UserError, match=r"http://nowhere\.invalid/file cannot be downloaded"):
+        download.fetch("http://nowhere.invalid/file", tmp_path / "file", digest)
+
+
 def test_secrets_of_a_url_are_not_shown():
     assert download.without_secrets("https://me:pass@host/a/b?token=x#y") == "https://host/a/b"
