@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from importlib import metadata
 from typing import Any
 
+import flax.errors
 import flax.traverse_util
 import jax
 import ml_dtypes
@@ -21,6 +22,7 @@ from ssu_jax import files
 from ssu_jax.checkpoint import pretrained
 from ssu_jax.checkpoint.folder import CONFIG, MANIFEST, TOKENIZER, WEIGHTS
 from ssu_jax.config import stored
+from ssu_jax.config.options import problems_of
 from ssu_jax.conversion import catalogue, npz, rules, safetensors_files
 from ssu_jax.conversion.entry import Entry
 from ssu_jax.conversion.folders import whole_folder
@@ -29,6 +31,8 @@ from ssu_jax.conversion.tensors import Source, Tensor
 from ssu_jax.types import UserError
 
 DTYPES = {"float32": np.dtype(np.float32), "bfloat16": np.dtype(ml_dtypes.bfloat16), "float16": np.dtype(np.float16)}
+# What a configuration of another kind, or of no kind, makes the tables and the modules raise.
+_UNREADABLE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 _PUBLISHED_NPZ = "model.npz"
 
 
@@ -43,7 +47,7 @@ class Converted:
     num_parameters: int
     num_bytes: int
     sha256: str  # of the weights
-    num_ignored: int = 0  # published tensors that hold no weight
+    num_ignored: int = 0  # published tensors that are known and without use here
     notes: tuple[str, ...] = ()
 
 
@@ -124,21 +128,29 @@ def convert_back(folder: pathlib.Path, out: pathlib.Path, *, dtype: str | None =
 def read_config(entry: Entry, source: Source) -> Any:
     """Our configuration of these weights. Raises UserError where the published one does not say what it takes."""
     try:
-        return entry.read_config(source.config, source.shapes)
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        config = entry.read_config(source.config, source.shapes)
+    except _UNREADABLE as error:
         said = f"{type(error).__name__}: {error}"
         raise UserError(
             f"{source.place} does not look like {entry.kind}: its configuration lacks what that needs ({said}); "
             f"is it another --kind, or does its config.json lie elsewhere (--published-config)?"
         ) from error
+    # Before anything is built: a file that asks for a billion blocks would get them.
+    if problems := problems_of(config):
+        raise UserError(f"{source.place}: its configuration is out of range: {'; '.join(problems)}")
+    return config
 
 
 def wanted_shapes(entry: Entry, config: Any) -> dict[str, Shape]:
-    """Our path -> shape of every parameter that this configuration has."""
+    """Our path -> shape of every parameter that this configuration has. Raises UserError where none can be built."""
     if entry.build is None:
         return dict(entry.shapes(config))
-    example = entry.example(config, np.random.default_rng(0))
-    shapes = jax.eval_shape(entry.build(config).init, jax.random.key(0), *example)["params"]
+    try:
+        example = entry.example(config, np.random.default_rng(0))
+        shapes = jax.eval_shape(entry.build(config).init, jax.random.key(0), *example)["params"]
+    except (*_UNREADABLE, flax.errors.FlaxError) as error:
+        said = str(error).strip().split("\n")[0]
+        raise UserError(f"{entry.kind}: no network can be built with this configuration ({said}): {config}") from error
     return {path: tuple(leaf.shape) for path, leaf in flax.traverse_util.flatten_dict(shapes, sep="/").items()}
 
 

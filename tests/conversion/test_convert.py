@@ -3,6 +3,7 @@
 import dataclasses
 import gc
 import json
+import shutil
 import weakref
 
 import flax.linen as nn
@@ -11,7 +12,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 import safetensors.numpy
-from files_of_weights import kind_of, published_fixtures
+from files_of_weights import FIXTURES, kind_of, published_fixtures
 
 from ssu_jax import files
 from ssu_jax.checkpoint import pretrained
@@ -257,6 +258,32 @@ def test_a_configuration_that_lacks_what_the_kind_needs(toy, opened, tmp_path):
     (toy() / "config.json").unlink()
     with pytest.raises(UserError, match="does not look like toy: .*KeyError: 'width'.*--published-config"):
         converting.convert(opened(tmp_path / "toy"), tmp_path / "out", "toy")
+
+
+@pytest.mark.parametrize(
+    ("place", "changes", "said"),
+    [
+        ("causal_lm/gpt2", {"n_layer": 10**9}, "out of range: depth must be at most 512, got 1000000000"),
+        ("causal_lm/gpt2", {"n_embd": -8}, "width must be at least 1, got -8"),
+        ("causal_lm/gpt2", {"layer_norm_epsilon": -1.0}, "norm_epsilon must be at least 0.0, got -1.0"),
+        ("causal_lm/gpt2", {"n_head": 0}, "does not look like causal_lm"),
+        ("causal_lm/gpt2", {"bos_token_id": "<s>"}, "does not look like causal_lm"),
+        ("clip", {"vision_config": {"image_size": 10**6}}, "vision.image_size must be at most 1024"),
+        ("clip", {"text_config": {"num_attention_heads": 3}}, "clip: no network can be built with this configuration"),
+        ("pvt_v2/plain", {"depths": [10**9] * 4}, "depths must be at most 256"),
+        ("pvt_v2/plain", {"depths": [1, 1, 1]}, "pvt_v2: no network can be built with this configuration"),
+    ],
+)
+def test_a_configuration_of_no_network_is_refused_before_memory_is_taken(opened, tmp_path, place, changes, said):
+    folder = shutil.copytree(FIXTURES / place, tmp_path / "published")
+    tree = json.loads((folder / "config.json").read_bytes())
+    for name, value in changes.items():
+        tree[name] = tree[name] | value if isinstance(value, dict) else value
+    (folder / "config.json").write_text(json.dumps(tree))
+    with pytest.raises(UserError, match=said) as error:
+        converting.convert(opened(folder), tmp_path / "out", place.split("/")[0])
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "out").exists()
 
 
 def test_one_tensor_is_held_at_a_time(toy, tmp_path):

@@ -14,13 +14,13 @@ class CausalLMConfig:
     """
 
     layout: str = option("gpt2", "which family", choices=("gpt2", "llama"))
-    vocab_size: int = option(50257, "rows of the word table", low=1)
-    depth: int = option(12, "transformer blocks", low=1)
-    width: int = option(768, "token width", low=1)
-    num_heads: int = option(12, "attention heads", low=1)
+    vocab_size: int = option(50257, "rows of the word table", low=1, high=1 << 24)
+    depth: int = option(12, "transformer blocks", low=1, high=512)
+    width: int = option(768, "token width", low=1, high=1 << 17)
+    num_heads: int = option(12, "attention heads", low=1, high=4096)
     num_kv_heads: int = option(12, "heads of keys and values; num_heads / num_kv_heads of queries share one", low=1)
-    hidden: int = option(3072, "hidden width of the feed-forward part", low=1)
-    positions: int = option(1024, "longest sequence", low=1)
+    hidden: int = option(3072, "hidden width of the feed-forward part", low=1, high=1 << 20)
+    positions: int = option(1024, "longest sequence", low=1, high=1 << 24)
     norm_epsilon: float = option(1e-5, "epsilon of the norms", low=0.0)
     rope_theta: float = option(10000.0, "llama: base of the rotary wavelengths", low=1.0)
     rope_layout: str = option("halves", "llama: which numbers of a head turn together, i and i + k / 2 (transformers) "

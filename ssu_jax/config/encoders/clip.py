@@ -13,13 +13,14 @@ LEGACY_END_ID = 2  # what published configs said before their end id was right
 class CLIPVisionConfig:
     """A vision transformer on square patches with a class token."""
 
-    image_size: int = option(224, "side of the images it was trained on, pixels: it fixes the grid of positions", low=1)
-    patch_size: int = option(16, "side of a patch, pixels", low=1)
-    width: int = option(768, "width of the tokens", low=1)
-    depth: int = option(12, "blocks", low=1)
-    num_heads: int = option(12, "attention heads", low=1)
-    hidden: int = option(3072, "hidden width of the feed-forward blocks", low=1)
-    embedding_width: int = option(512, "width of the space that images and texts share", low=1)
+    image_size: int = option(224, "side of the images it was trained on, pixels: it fixes the grid of positions", low=1,
+                              high=1024)  # fmt: skip
+    patch_size: int = option(16, "side of a patch, pixels", low=1, high=1024)
+    width: int = option(768, "width of the tokens", low=1, high=1 << 17)
+    depth: int = option(12, "blocks", low=1, high=512)
+    num_heads: int = option(12, "attention heads", low=1, high=4096)
+    hidden: int = option(3072, "hidden width of the feed-forward blocks", low=1, high=1 << 20)
+    embedding_width: int = option(512, "width of the space that images and texts share", low=1, high=1 << 17)
     activation: str = option("quick_gelu", "of the feed-forward blocks", choices=ACTIVATIONS)
     norm_epsilon: float = option(1e-5, "of the layer norms", low=0.0)
 
@@ -28,13 +29,13 @@ class CLIPVisionConfig:
 class CLIPTextConfig:
     """A causal transformer whose state at the end of the text stands for the text."""
 
-    vocab_size: int = option(49408, "rows of the token table", low=2)
-    length: int = option(77, "positions", low=2)
-    width: int = option(512, "width of the tokens", low=1)
-    depth: int = option(12, "blocks", low=1)
-    num_heads: int = option(8, "attention heads", low=1)
-    hidden: int = option(2048, "hidden width of the feed-forward blocks", low=1)
-    embedding_width: int = option(512, "width of the space that images and texts share", low=1)
+    vocab_size: int = option(49408, "rows of the token table", low=2, high=1 << 24)
+    length: int = option(77, "positions", low=2, high=1 << 16)
+    width: int = option(512, "width of the tokens", low=1, high=1 << 17)
+    depth: int = option(12, "blocks", low=1, high=512)
+    num_heads: int = option(8, "attention heads", low=1, high=4096)
+    hidden: int = option(2048, "hidden width of the feed-forward blocks", low=1, high=1 << 20)
+    embedding_width: int = option(512, "width of the space that images and texts share", low=1, high=1 << 17)
     activation: str = option("quick_gelu", "of the feed-forward blocks", choices=ACTIVATIONS)
     norm_epsilon: float = option(1e-5, "of the layer norms", low=0.0)
     end_id: int = option(49407, "id of the end of the text; 2 stands for the largest id of the row, as in older "

@@ -9,11 +9,13 @@ from ssu_jax.config.options import option
 class PVTv2Config:
     """A pyramid of four stages of transformer blocks, at strides 4, 8, 16 and 32. Each tuple has four numbers."""
 
-    widths: tuple[int, ...] = option((64, 128, 320, 512), "channels of the stages", low=1)
-    depths: tuple[int, ...] = option((3, 6, 40, 3), "blocks of the stages", low=1)
-    num_heads: tuple[int, ...] = option((1, 2, 5, 8), "attention heads of the stages", low=1)
-    mlp_ratios: tuple[int, ...] = option((4, 4, 4, 4), "hidden width of the feed-forward part over its width", low=1)
-    reductions: tuple[int, ...] = option((8, 4, 2, 1), "side of the squares whose positions share a key", low=1)
+    widths: tuple[int, ...] = option((64, 128, 320, 512), "channels of the stages", low=1, high=1 << 17)
+    depths: tuple[int, ...] = option((3, 6, 40, 3), "blocks of the stages", low=1, high=256)
+    num_heads: tuple[int, ...] = option((1, 2, 5, 8), "attention heads of the stages", low=1, high=4096)
+    mlp_ratios: tuple[int, ...] = option((4, 4, 4, 4), "hidden width of the feed-forward part over its width", low=1,
+                                         high=256)  # fmt: skip
+    reductions: tuple[int, ...] = option((8, 4, 2, 1), "side of the squares whose positions share a key", low=1,
+                                         high=256)  # fmt: skip
     linear_attention: bool = option(False, "keys from a 7 x 7 average instead of `reductions` (the published b2-li)")
     norm_epsilon: float = option(1e-6, "epsilon of the layer norms", low=0.0)
     convolution_norm_epsilon: float = option(1e-6, "epsilon of the norms behind patch embedding and reduction: 1e-6 "
