@@ -17,8 +17,8 @@ from ssu_jax.tokenizer import published as vocabularies
 from ssu_jax.training import parts
 from ssu_jax.types import UserError
 
-# Fields of the encoders' sizes that change no number: how a published file is laid out, what stands for a text's end.
-_NAMES_ONLY = {"vggish": {"layout"}, "clip": {"towers", "end_id"}}
+# Fields of the encoders' sizes that change no number: how a published file is laid out, which towers it holds.
+_NAMES_ONLY = {"vggish": {"layout"}, "clip": {"towers"}}
 _NUM_NAMED = 5
 
 
@@ -170,7 +170,7 @@ def _sizes_of(source: Source, folder: pathlib.Path) -> Any:
 
 def _differing(found: Any, wanted: Any, used: set[str], names_only: set[str]) -> list[str]:
     """'widths is (8,), wanted (16,)' for each field that differs; of parts of a config only those used."""
-    first, second = (_flat(dataclasses.asdict(sizes)) for sizes in (found, wanted))
+    first, second = (_flat(dataclasses.asdict(_with_end_id(sizes))) for sizes in (found, wanted))
     return [
         f"{name} is {first[name]}, wanted {second[name]}"
         for name in second
@@ -178,6 +178,13 @@ def _differing(found: Any, wanted: Any, used: set[str], names_only: set[str]) ->
         and name.rpartition(".")[2] not in names_only
         and ("." not in name or name.partition(".")[0] in used)
     ]
+
+
+def _with_end_id(sizes: Any) -> Any:
+    """CLIP's sizes with the id that ends a text said outright: older files say 2 and mean the vocabulary's last."""
+    if not isinstance(sizes, clip.CLIPConfig) or sizes.text.end_id != clip.LEGACY_END_ID:
+        return sizes
+    return dataclasses.replace(sizes, text=dataclasses.replace(sizes.text, end_id=sizes.text.vocab_size - 1))
 
 
 def _flat(tree: dict) -> dict[str, Any]:

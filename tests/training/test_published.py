@@ -6,6 +6,7 @@ import functools
 import hashlib
 import json
 import pathlib
+import re
 import shutil
 
 import jax
@@ -152,6 +153,43 @@ def test_everything_that_does_not_fit_is_told_at_once(base, tmp_path, monkeypatc
     assert f"run `ssu convert {folders['clip']} --kind clip --out {folders['clip']}-converted`" in said
     assert "width is 4, wanted 8: no named size fits" in said
     assert "\n" not in said
+
+
+@pytest.mark.parametrize(
+    ("section", "changes", "said"),
+    [
+        ("clip", {"vision": {"activation": "gelu"}}, "vision.activation is gelu, wanted quick_gelu"),
+        ("clip", {"text": {"end_id": 7}}, "text.end_id is 7, wanted 19"),
+        ("clip", {"text": {"end_id": clip.LEGACY_END_ID}}, ""),  # means the last of the 20 ids
+        ("clip", {"vision": {"norm_epsilon": 1e-6}}, "vision.norm_epsilon is 1e-06"),
+        ("visual", {"joint_key_value": True}, "joint_key_value is True, wanted False"),
+        ("visual", {"convolution_norm_epsilon": 1e-5}, "convolution_norm_epsilon is 1e-05"),
+        ("visual", {"num_heads": (2, 2, 2, 2)}, "num_heads is (2, 2, 2, 2)"),
+        ("audio", {"final_relu": False}, "final_relu is False, wanted True"),
+        ("audio", {"layout": "tensorflow"}, ""),  # of the file alone
+        ("language_model", {"norm_epsilon": 1e-6}, "norm_epsilon is 1e-06"),
+        ("language_model", {"activation": "gelu"}, "activation is gelu, wanted gelu_tanh"),
+    ],
+)
+def test_weights_that_have_our_shapes_and_mean_another_network(base, tmp_path, monkeypatch, section, changes, said):
+    config, shapes = base
+    ending = dataclasses.replace(clip.VARIANTS["vit_b_16"].text, end_id=19)
+    monkeypatch.setitem(clip.VARIANTS, "vit_b_16", dataclasses.replace(clip.VARIANTS["vit_b_16"], text=ending))
+    folder = write_all(tmp_path, shapes)[section]
+    kind, sizes_of_it = {
+        "visual": ("pvt_v2", pvt_v2.VARIANTS["b5"]), "audio": ("vggish", vggish.VARIANTS["torch"]),
+        "clip": ("clip", clip.VARIANTS["vit_b_16"]), "language_model": ("causal_lm", causal_lm.VARIANTS["gpt2"]),
+    }[section]  # fmt: skip
+    tree = safetensors.numpy.load_file(folder / "model.safetensors")
+    changed = {name: dataclasses.replace(getattr(sizes_of_it, name), **value) if isinstance(value, dict) else value
+               for name, value in changes.items()}  # fmt: skip
+    other = write_folder(tmp_path / "other", kind, dataclasses.replace(sizes_of_it, **changed), parts.nested(tree))
+    getattr(config.model, section).weights = str(other)
+    if said:
+        with pytest.raises(UserError, match=re.escape(said)):
+            published.read(config, shapes)
+    else:
+        assert published.read(config, shapes).params
 
 
 def test_tensors_must_be_there_in_their_shape(base, tmp_path):
