@@ -109,7 +109,7 @@ def _compare(folder: pathlib.Path, published: pathlib.Path, seed: int) -> int:
 def _report(report, kept: bool = True) -> None:
     for note in report.notes:
         print(f"note: {note}", file=sys.stderr)
-    ignored = f" ({report.num_ignored} that hold no weight left out)" if report.num_ignored else ""
+    ignored = f" ({report.num_ignored} that it has no use for left out)" if report.num_ignored else ""
     print(f"{report.kind}: {report.num_tensors} tensors{ignored}, {report.num_parameters:,} parameters, "
           f"{report.num_bytes / 1e6:.1f} MB, sha256 {report.sha256}")  # fmt: skip
     if kept:

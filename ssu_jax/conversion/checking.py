@@ -54,6 +54,7 @@ def _published_features(entry, published: pathlib.Path, example: tuple[np.ndarra
         from transformers.utils import logging
 
         logging.disable_progress_bar()  # it has one for reading the weights, on a terminal or not
+        logging.set_verbosity_error()  # and a table of what it had no use for, such as a classifier
     try:
         return entry.reference(published, example)
     except ImportError as error:

@@ -52,7 +52,7 @@ class Rule(NamedTuple):
 
 
 class Ignored(NamedTuple):
-    """A published tensor that holds no weight (position numbers, batch counters): known, and left out."""
+    """A published tensor without use here (position numbers, batch counters, classifiers): known, and left out."""
 
     pattern: str
 

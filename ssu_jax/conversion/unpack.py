@@ -67,8 +67,9 @@ def _load(torch: Any, path: str) -> Any:
 
 
 def _first_line(error: Exception) -> str:
-    # torch goes on to advise reading the file unsafely.
-    text = str(error).replace("Weights only load failed.", "").split("Re-running")[0]
+    # Round what is wrong torch tells of its own history and advises reading the file unsafely.
+    text = str(error).rpartition("WeightsUnpickler error:")[2].split("Check the documentation")[0]
+    text = text.replace("Weights only load failed.", "").split("Re-running")[0]
     return " ".join(text.split())[:160]
 
 

@@ -275,6 +275,13 @@ def test_a_file_cut_or_flipped_is_refused(tmp_path, opened, torch):
 
 
 @needs_torch
+def test_noise_is_refused_without_torch_s_history(tmp_path, opened, torch):
+    (tmp_path / "w.pth").write_bytes(np.random.default_rng(0).bytes(5000))
+    with pytest.raises(UserError, match=r"w.pth is refused: it is damaged or holds more than tensors \(Unsupported"):
+        opened(tmp_path / "w.pth")
+
+
+@needs_torch
 def test_the_reader_is_shut_in_before_it_opens_the_file(tmp_path, torch):
     marker = tmp_path / "marker"
     torch.save({"a": torch.zeros(2)}, tmp_path / "w.pth")
