@@ -4,7 +4,6 @@ import dataclasses
 import json
 import runpy
 
-import flax.traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,9 +11,11 @@ import published
 import pytest
 import safetensors.numpy
 
-from ssu_jax.config.encoders.causal_lm import VARIANTS
+from ssu_jax import checkpoint
+from ssu_jax.config import stored
+from ssu_jax.config.encoders.causal_lm import VARIANTS, CausalLMConfig
 from ssu_jax.config.options import problems_of
-from ssu_jax.conversion import llama2c, rules
+from ssu_jax.conversion import converting, llama2c, sources
 from ssu_jax.conversion.tables.causal_lm import ENTRY
 from ssu_jax.encoders.causal_lm import CausalLM
 from ssu_jax.layers import embeddings
@@ -179,14 +180,17 @@ def test_variants_are_in_range():
     assert sizes["smollm2_135m"] == 134515008
 
 
-def test_stories_are_told_as_by_llama2c(shared):
-    source = llama2c.open_file(shared / "data/weights/text/stories260K.bin")
+def test_stories_are_told_as_by_llama2c(shared, tmp_path):
+    """From the converted folder; after the way back and forth again, it is the same file."""
     golden = json.loads((shared / "data/weights/golden/stories260K_golden.json").read_text())
-    config = ENTRY.read_config(source.config, source.shapes)
+    source = llama2c.open_file(shared / "data/weights/text/stories260K.bin")
+    made = converting.convert(source, tmp_path / "ours", "causal_lm")
+    converting.convert_back(tmp_path / "ours", tmp_path / "back")
+    back = sources.open_source(tmp_path / "back", tmp_path / "scratch")
+    assert converting.convert(back, tmp_path / "again", "causal_lm").sha256 == made.sha256
+    tree, params = checkpoint.read_pretrained(tmp_path / "ours", "causal_lm")
+    config, variables = stored.from_dict(CausalLMConfig, tree), {"params": params}
     assert config == VARIANTS["stories260k"]
-    matches = rules.plan(ENTRY.table(config), source.shapes, published.wanted_shapes(ENTRY, config), source.place)
-    flat = {path: rules.TRANSFORMS[how].forward(source.tensors[name].read()) for name, path, how in matches}
-    variables = {"params": flax.traverse_util.unflatten_dict(flat, sep="/")}
     ids, logits = greedy(config, variables, len(golden["greedy_ids"]))
     assert ids == golden["greedy_ids"]
     np.testing.assert_allclose(logits[: len(golden["first_logits"])], golden["first_logits"], atol=1e-4)
