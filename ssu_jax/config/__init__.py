@@ -14,6 +14,7 @@ from ssu_jax.config.losses import LossConfig
 from ssu_jax.config.model import ModelConfig
 from ssu_jax.config.options import option, problems_of
 from ssu_jax.config.train import TrainConfig
+from ssu_jax.config.variants import variant_problems
 from ssu_jax.types import UserError
 
 SCHEMA_VERSION = 1
@@ -81,7 +82,8 @@ def _contradictions(config: Config) -> list[str]:
             model.mohe and moe.top_k > reachable,
         "data.classes names a class twice": len(set(data.classes)) < len(data.classes),
     }  # fmt: skip
-    return [problem for problem, holds in wrong.items() if holds] + _language_model_problems(config)
+    problems = [problem for problem, holds in wrong.items() if holds]
+    return problems + variant_problems(model) + _language_model_problems(config)
 
 
 def _language_model_problems(config: Config) -> list[str]:

@@ -13,7 +13,8 @@ class VisualEncoderConfig:
     stem_width: int = option(16, "pyramid: channels of the stride-2 stem", low=1)
     widths: tuple[int, ...] = option((32, 64, 128, 128), "pyramid: channels of the four maps", low=1)
     depths: tuple[int, ...] = option((1, 2, 2, 1), "pyramid: residual blocks of the four stages", low=1)
-    variant: str = option("b5", "pvt_v2: its size, b0 to b5")
+    variant: str = option("b5", "pvt_v2: its size, b0 to b5 or b2_linear; b5_authors and so on for weights with keys "
+                             "and values in one matrix (the authors' files, timm's)")  # fmt: skip
     weights: str = option("", "pvt_v2: folder made by `ssu convert`, read when training begins; else random")
     remat: bool = option(False, "compute blocks again in the backward pass instead of keeping their activations")
 
@@ -34,7 +35,7 @@ class AudioEncoderConfig:
 class CLIPPartsConfig:
     """CLIP in mask collaboration and region-caption consistency, where model.region_encoder asks for it."""
 
-    variant: str = option("vit_b_16", "its size")
+    variant: str = option("vit_b_16", "its size: vit_b_32, vit_b_16, vit_l_14 or vit_l_14_336")
     weights: str = option("", "folder made by `ssu convert`, read when training begins; else random. Its tokenizer "
                               "makes the ids of the text tower")  # fmt: skip
     remat: bool = option(False, "compute blocks again in the backward pass instead of keeping their activations")

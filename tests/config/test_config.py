@@ -71,6 +71,32 @@ def test_what_does_not_fit_is_named(name, value, said):
     assert caught.value.exit_code == 2
 
 
+@pytest.mark.parametrize(
+    ("section", "unknown", "known"),
+    [
+        ("visual", "b9", "b0, b1, b2, b2_linear, b3, b4, b5, b0_authors"),
+        ("audio", "keras", "torch, google"),
+        ("clip", "rn50", "vit_b_32, vit_b_16, vit_l_14, vit_l_14_336"),
+    ],
+)
+def test_sizes_of_published_encoders_are_known_by_name(section, unknown, known):
+    config = sizes.base().validate()
+    getattr(config.model, section).variant = unknown
+    with pytest.raises(UserError) as caught:
+        config.validate()
+    assert f"model.{section}.variant must be one of {known}" in str(caught.value)
+    assert f"got {unknown!r}" in str(caught.value)
+    own = changed(f"model.{section}.variant", unknown)  # nano has encoders of its own, and asks for none
+    assert own.validate() is own
+
+
+@pytest.mark.parametrize("variant", ["b0_authors", "b2_linear", "b5_authors"])
+def test_authors_layouts_may_be_chosen(variant):
+    config = sizes.base()
+    config.model.visual.variant = variant
+    assert config.validate() is config
+
+
 def test_groups_must_divide_the_experts_and_hold_enough_of_them():
     config = changed("model.moe.two_step", True)
     assert config.validate() is config
