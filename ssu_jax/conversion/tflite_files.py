@@ -65,13 +65,11 @@ class _Constant(NamedTuple):
 
 
 def open_file(path: pathlib.Path) -> Source:
-    """The layers of a network. Raises UserError: the package is missing, no .tflite file, damaged, a batch norm that
-    is not folded, or a layer that cannot be read (its weights are computed, sparse or of another type).
+    """The layers of a network. Raises UserError: no .tflite file, damaged, a batch norm that is not folded, or a layer
+    that cannot be read (its weights are computed, sparse or of another type).
     """
-    try:
-        import tflite
-    except ImportError as error:
-        raise UserError(f"{path} needs a package to be read: pip install ssu_jax[weights]") from error
+    import tflite
+
     if (size := path.stat().st_size) > _MOST_BYTES:
         raise UserError(f"{path} is refused: {size} bytes, at most {_MOST_BYTES} are read")
     content = path.read_bytes()

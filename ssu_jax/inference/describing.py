@@ -2,9 +2,11 @@
 
 import contextlib
 import os
+import pathlib
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import tqdm
 
@@ -12,27 +14,34 @@ from ssu_jax.data.survey import VideoInfo, survey
 from ssu_jax.inference import outputs
 from ssu_jax.types import UserError
 
+_NOT_FOR_REAL_VIDEO = (
+    "note: described by the small model that ships, which was trained on a generated world of shapes and sounds, not "
+    "on real video. For real video fetch published weights once: ssu weights get yamnet deeplab_v3"
+)
 # Where no terminal redraws a bar, a line now and then.
 _LINE_SECONDS = 15.0
 
 
 def describe_videos(
     videos: Sequence[str | os.PathLike],
-    checkpoint: str | None,
     out: str | os.PathLike,
+    *,
     only: str = ",".join(outputs.KINDS),
+    model: str | None = None,
+    checkpoint: str | None = None,
+    published: Mapping[str, pathlib.Path] | None = None,
 ) -> None:
     """Describes every video into `out`/<its name>/ and says where the results lie.
 
-    only: kinds of results with commas between. Raises UserError before any work for an unknown kind, two videos
-    of one name, a file that is no sound video, an unusable checkpoint; later for a place that cannot be written.
+    only: kinds of results with commas between. model: "late_fusion", "ssuformer", or None for the first whose weights
+    are at hand. published: folders of late fusion's weights (see loading.load_published). Raises UserError before any
+    work for an unknown kind, two videos of one name, a file that is no sound video, unusable weights; later for a
+    place that cannot be written.
     """
     kinds = _kinds(only)
     folders = outputs.folders_for(videos, out)
     infos = [survey(video) for video in videos]
-    from ssu_jax.inference.predictor import Predictor  # loads jax: not before the cheap checks
-
-    predictor = Predictor.from_checkpoint(checkpoint)
+    predictor = _predictor(model, checkpoint, published)
     for info, folder in zip(infos, folders, strict=True):
         described = predictor.predict(info)
         with _progress(info) as advance:
@@ -41,6 +50,17 @@ def describe_videos(
         print(f"{info.path}: {info.num_seconds} s described in {folder}{os.sep} ({', '.join(written)})", flush=True)
         for note in described.notes:
             print(f"  note: {note}", flush=True)
+
+
+def _predictor(model: str | None, checkpoint: str | None, published: Mapping[str, pathlib.Path] | None) -> Any:
+    from ssu_jax.inference import loading  # loads jax: not before the cheap checks
+    from ssu_jax.inference.predictor import Predictor
+
+    if model == "late_fusion" or published or (not (model or checkpoint) and loading.has_published()):
+        return Predictor.from_published(published)
+    if not (model or checkpoint):
+        print(_NOT_FOR_REAL_VIDEO, file=sys.stderr, flush=True)
+    return Predictor.from_checkpoint(checkpoint)
 
 
 def _kinds(only: str) -> list[str]:

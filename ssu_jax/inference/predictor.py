@@ -9,9 +9,11 @@ mean square of the second; digital silence and absent sound are that) mask and s
 """
 
 import collections
+import contextlib
 import os
-from collections.abc import Callable, Iterator
-from typing import Any
+import pathlib
+from collections.abc import Callable, Generator, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,7 +21,9 @@ from ssu_jax import models
 from ssu_jax.config import Config
 from ssu_jax.data import audio, survey, video
 from ssu_jax.inference import loading
+from ssu_jax.inference.ahead import ahead
 from ssu_jax.inference.described import Described, SecondPrediction
+from ssu_jax.inference.heard import Heard
 from ssu_jax.models import decoding, postprocess
 from ssu_jax.types import MASK_THRESHOLD
 from ssu_jax.visualization.pictures import level_of
@@ -30,22 +34,45 @@ SILENCE_DB = -80.0
 _NOTED_LATE_SHARE = 0.05
 
 
+class _Window(NamedTuple):
+    """`config.data.num_frames` seconds as the model takes them; those before `first_new` were described before."""
+
+    frames: np.ndarray  # uint8 [1, t, y, x, 3]
+    log_mel: np.ndarray  # float32 [1, t, m, f]
+    valid: np.ndarray  # bool [1, t]
+    audible: list[bool]  # of its seconds; short where the video is
+    first_new: int
+    last_second: int
+
+
 class Predictor:
     """A model ready to describe videos; holds the weights and the compiled program.
 
     `describe` defaults to the model the config describes (see models.decoding.make_describe); tests give their own.
+    `tokenizer` turns a second's ids into its sentence; where it also has `sounds(ids)`, pairs of a name and whether its
+    source is seen, the notes name what was heard.
+
+    Pictures and sound are read while the model looks at the window before, and the program runs while the results of
+    the window before that are written.
     """
 
     def __init__(self, config: Config, params: Any, tokenizer: Any, describe: Callable | None = None):
         self.config = config
         self._params = params
         self._tokenizer = tokenizer
+        self._sounds_of = getattr(tokenizer, "sounds", None)
         self._describe = describe or decoding.make_describe(models.build(config))
 
     @classmethod
     def from_checkpoint(cls, checkpoint: str | None = None) -> "Predictor":
         """From a working directory, a sealed step or an exported folder; default: the shipped model."""
         config, tokenizer, params = loading.load(checkpoint)
+        return cls(config, params, tokenizer)
+
+    @classmethod
+    def from_published(cls, folders: Mapping[str, pathlib.Path] | None = None) -> "Predictor":
+        """Late fusion of published networks, from the cache of `ssu weights` or from converted folders by name."""
+        config, tokenizer, params = loading.load_published(folders)
         return cls(config, params, tokenizer)
 
     def predict(self, source: str | os.PathLike | survey.VideoInfo) -> Described:
@@ -59,41 +86,61 @@ class Predictor:
         return described
 
     def _predictions(self, info: survey.VideoInfo, notes: list[str]) -> Iterator[SecondPrediction]:
+        seen, heard, sounds = video.Tally(), video.Tally(), Heard()
+        any_sound = False
+        for window, found in self._looked_at(ahead(self._windows(info, seen, heard))):
+            masks, ids = (np.asarray(part)[0] for part in found) if found else (None, None)
+            for place in range(window.first_new, len(window.audible)):
+                second = window.last_second + 1 - len(window.audible) + place
+                audible = window.audible[place]
+                any_sound |= audible
+                if audible and self._sounds_of:
+                    sounds.add(second, self._sounds_of(ids[place]))
+                yield self._second(info, second, (masks[place], ids[place]) if audible else None)
+        if info.sample_rate and not any_sound:
+            notes.append("the sound is silent: every mask and every sentence is empty")
+        notes += sounds.notes() + _notes_on_damage(seen, heard)
+
+    def _windows(self, info: survey.VideoInfo, seen: video.Tally, heard: video.Tally) -> Generator[_Window, None, None]:
         data = self.config.data
-        seen, heard = video.Tally(), video.Tally()
         window = collections.deque(maxlen=data.num_frames)
         pictures = video.second_pictures(info, data.image_size, seen)
         sounds = video.second_sounds(info, data.sample_rate, heard)
-        pending, any_sound = 0, False
+        pending = 0
         for second, pair in enumerate(zip(pictures, sounds, strict=True)):
             window.append(pair)
             pending += 1
-            if pending < data.num_frames and second + 1 < info.num_seconds:
-                continue
-            audible = [level_of(sound) > SILENCE_DB for _, sound in window]
-            any_sound |= any(audible[-pending:])
-            masks, ids = self._look(window) if any(audible[-pending:]) else (None, None)
-            for place in range(len(window) - pending, len(window)):
-                number = second + 1 - len(window) + place
-                found = (masks[place], ids[place]) if audible[place] else None
-                yield self._second(info, number, found)
-            pending = 0
-        if info.sample_rate and not any_sound:
-            notes.append("the sound is silent: every mask and every sentence is empty")
-        notes += _notes_on_damage(seen, heard)
+            if pending == data.num_frames or second + 1 == info.num_seconds:
+                yield self._window(window, len(window) - pending, second)
+                pending = 0
 
-    def _look(self, window: collections.deque) -> tuple[np.ndarray, np.ndarray]:
-        """The model's word on one window: mask probabilities [t, y, x] and ids [t, l]."""
+    def _window(self, seconds: collections.deque, first_new: int, last_second: int) -> _Window:
         data = self.config.data
         t, size = data.num_frames, data.image_size
         frames = np.zeros((1, t, size, size, 3), np.uint8)
         valid = np.zeros((1, t), bool)
-        for place, (frame, _) in enumerate(window):
+        for place, (frame, _) in enumerate(seconds):
             frames[0, place], valid[0, place] = frame, True
-        sound = np.concatenate([part for _, part in window]) / np.float32(32768)
+        sound = np.concatenate([part for _, part in seconds]) / np.float32(32768)
         log_mel = audio.second_patches(sound, data.sample_rate, t, data.log_offset)
-        masks, ids = self._describe(self._params, frames, log_mel[None], valid)
-        return np.asarray(masks)[0], np.asarray(ids)[0]
+        audible = [level_of(sound) > SILENCE_DB for _, sound in seconds]
+        return _Window(frames, log_mel[None], valid, audible, first_new, last_second)
+
+    def _looked_at(self, windows: Generator[_Window, None, None]) -> Iterator[tuple[_Window, tuple | None]]:
+        """Each window with the model's word on it (None if nothing new sounds), which is given when the next one runs.
+
+        JAX starts a program and does not wait for it.
+        """
+        waiting = None
+        with contextlib.closing(windows):
+            for window in windows:
+                sounds = any(window.audible[window.first_new :])
+                found = self._describe(self._params, window.frames, window.log_mel, window.valid) if sounds else None
+                if waiting:
+                    yield waiting
+                waiting = window, found
+        if waiting:
+            yield waiting
 
     def _second(self, info: survey.VideoInfo, second: int, found: tuple | None) -> SecondPrediction:
         if found is None:

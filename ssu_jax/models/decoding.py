@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from ssu_jax.models.late_fusion.late_fusion import LateFusion
 from ssu_jax.models.ssuformer.ssuformer import SSUFormer
 from ssu_jax.models.ssuformer.text_decoder import Context
 from ssu_jax.tokenizer import BOS, EOS, PAD
@@ -35,17 +36,19 @@ class WritesWords(Protocol):
         """Logits [b, 1, v] of the word after `position`, and the new state; b sentences, a multiple of the frames."""
 
 
-def make_describe(model: SSUFormer) -> Describe:
+def make_describe(model: SSUFormer | LateFusion) -> Describe:
     """A jitted `describe(params, frames, log_mel, frame_valid) -> (mask_probabilities, ids)`.
 
     frames uint8 [b, t, y, x, 3], log_mel float32 [b, t, m, f], frame_valid bool [b, t] ->
     mask probabilities float32 [b, t, y, x] (zeros for a text-only model) and word ids int32 [b, t, l] with
     [BOS] first (zeros for a masks-only model). A frame's answer does not depend on its batch. Sentences are found
-    greedily, or by beam search where `model.beam_size` is above 1.
+    greedily, or by beam search where `model.beam_size` is above 1. Late fusion gives facts for ids (see its
+    sentences.py).
     """
+    method = LateFusion.describe if isinstance(model, LateFusion) else _describe
 
     def describe(params, frames, log_mel, frame_valid):
-        return model.apply({"params": params}, frames, log_mel, frame_valid, method=_describe)
+        return model.apply({"params": params}, frames, log_mel, frame_valid, method=method)
 
     return jax.jit(describe)
 

