@@ -89,7 +89,7 @@ class LateFusion(nn.Module):
         one_by_one = nn.scan(_segment, variable_broadcast="params", split_rngs={"params": False})
         _, coarse = one_by_one(self, None, images)
         fused = self._fuse(scores, _is_loud(log_mel.reshape(b * t, *log_mel.shape[2:]), self.config) & valid, coarse, t)
-        rows = self._facts(fused, images, t)
+        rows = self._facts(fused, images)
         masks = jax.lax.map(lambda each: _mask(*each, size), (fused.coarse, self._classes(fused.active)))
         masks = masks if (y, x) == (size, size) else resized(masks[..., None], y, x)[..., 0]
         return masks.reshape(b, t, y, x), rows.reshape(b, t, -1), fused
@@ -112,7 +112,7 @@ class LateFusion(nn.Module):
     def _classes(self, active: Bool[Array, "b u"]) -> Bool[Array, "b v"]:
         return (active.astype(jnp.float32) @ _classes_of_source(class_map())) > 0
 
-    def _facts(self, fused: Fused, images, t: int) -> Int[Array, "b l"]:
+    def _facts(self, fused: Fused, images) -> Int[Array, "b l"]:
         config, table = self.config, class_map()
         gates = np.asarray([sound.on for sound in table.sounds], np.float32)
         sound_scores = _sound_scores(fused.scores, table)
@@ -126,7 +126,7 @@ class LateFusion(nn.Module):
             self._source_facts(fused, by_source, colours, chosen[:, place], force[:, place] > 0)
             for place in range(chosen.shape[1])
         ]
-        return pack(Row(jnp.stack(sources, 1), self._sounds(fused, t)))
+        return pack(Row(jnp.stack(sources, 1), self._sounds(fused)))
 
     def _source_facts(self, fused: Fused, by_source, colours, chosen, exists) -> Int[Array, "b 7"]:
         table, here = class_map(), jnp.arange(len(chosen))
@@ -145,10 +145,10 @@ class LateFusion(nn.Module):
         )  # fmt: skip
         return jnp.where(exists[:, None], jnp.stack(columns, 1), 0).astype(jnp.int32)
 
-    def _sounds(self, fused: Fused, t: int) -> Int[Array, "b h 2"]:
+    def _sounds(self, fused: Fused) -> Int[Array, "b h 2"]:
         """The loudest named classes: 1 + AudioSet class, and whether their source is active; 0 where none is left."""
         config, table = self.config, class_map()
-        in_map, seen = (np.zeros((len(table.sounds), fused.scores.shape[1]), np.float32) for _ in range(2))
+        in_map = np.zeros((len(table.sounds), fused.scores.shape[1]), np.float32)
         for number, sound in enumerate(table.sounds):
             in_map[number, list(sound.heard)] = 1.0
         active_sounds = fused.heard & (fused.active.astype(jnp.float32) @ _source_of_sound(table).T > 0)
@@ -156,7 +156,7 @@ class LateFusion(nn.Module):
         # Of a sound in the map its best class stands for all.
         of_map = fused.scores[:, None] * in_map[None]
         best = (of_map == of_map.max(-1, keepdims=True)) & (of_map > 0) & fused.heard[..., None]
-        alone = (fused.scores >= config.named_score) & ~jnp.asarray(in_map.any(0)) & jnp.asarray(table.named)
+        alone = (fused.scores >= config.named_score) & (table.named & ~in_map.any(0))[None]
         candidates = jnp.where(best.any(1) | alone, fused.scores, 0.0)
         force, classes = jax.lax.top_k(candidates, config.max_sounds)
         is_seen = jnp.take_along_axis(seen, classes, 1)
