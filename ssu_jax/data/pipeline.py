@@ -21,15 +21,18 @@ MAX_STEPS = 1 << 40  # "endless" for Grain, whose datasets have a length
 ClipIds = Callable[[Sequence[str]], np.ndarray]  # sentences -> int32 [n, 77]
 
 
-def train_batches(config: Config, tokenizer: Tokenizer, start_step: int = 0) -> Iterator[Batch]:
+def train_batches(
+    config: Config, tokenizer: Tokenizer, start_step: int = 0, clip_ids: ClipIds | None = None
+) -> Iterator[Batch]:
     """Batches of the training split from `start_step` on, without end; NumPy arrays, shapes in types.Batch.
 
+    clip_ids: sentences -> ids of CLIP's text tower, where the loss compares in its space.
     Raises UserError: no such split, a class that the config does not name, fewer records than 1, a damaged
     record (exit code 78). The first error ends the iteration.
     """
     data = config.data
     source = open_source(data.dir, data.train_split, data, verify=data.verify_shards)
-    make = _TrainingExample(source, data, tokenizer, config.train.seed, clip_ids_for(config))
+    make = _TrainingExample(source, data, tokenizer, config.train.seed, clip_ids)
     return execution.run(make, config.train.batch_size, start_step, MAX_STEPS, data.num_workers)
 
 
@@ -105,19 +108,6 @@ def permutation(seed: int, epoch: int, size: int) -> np.ndarray:
 
 
 _cached_permutation = functools.lru_cache(maxsize=4)(permutation)  # threads read around the end of an epoch
-
-
-def clip_ids_for(config: Config) -> ClipIds | None:
-    """CLIP's tokenizer where RCC compares in CLIP's space and published weights say which it is; else None.
-
-    Raises UserError: no tokenizer beside the weights.
-    """
-    model = config.model
-    if model.region_encoder == "cells" or not (model.rcc and model.clip.weights):
-        return None
-    from ssu_jax.tokenizer.clip_bpe import CLIPTokenizer
-
-    return CLIPTokenizer.load(model.clip.weights).encode
 
 
 class _TrainingExample:

@@ -20,6 +20,7 @@ from ssu_jax.config import Config
 from ssu_jax.data import pipeline, records
 from ssu_jax.models import decoding
 from ssu_jax.tokenizer import Tokenizer
+from ssu_jax.tokenizer.clip_bpe import CLIPTokenizer
 from ssu_jax.training import evaluations, parts, published, workdir
 from ssu_jax.training.interruption import Interruption
 from ssu_jax.training.logging import MetricsLog
@@ -58,6 +59,7 @@ class _Run:
     train_step: Callable
     place: Callable
     tokenizer: Tokenizer
+    clip_ids: pipeline.ClipIds | None
     companions: dict[str, str]  # stored with every checkpoint
     store: CheckpointStore
     log: MetricsLog
@@ -87,8 +89,14 @@ def _start(
         workdir.check_same_run(newest, config, source.digest)
     weights = published.read(config, wanted.params) if newest is None else published.NOTHING
     tokenizer = _tokenizer_of(newest, source, config)
-    companions = workdir.companions(config, tokenizer.to_json(), source.manifest,
-                                    workdir.published_weights(newest) if newest else weights.origins)  # fmt: skip
+    clip_tokenizer = _clip_tokenizer_of(newest, config, wanted.params)
+    companions = workdir.companions(
+        config,
+        tokenizer.to_json(),
+        source.manifest,
+        workdir.published_weights(newest) if newest else weights.origins,
+        clip_tokenizer.to_json() if clip_tokenizer else "",
+    )
     place.write_start(companions)
     state = create(parts.merge(initial(), weights.params)) if newest is None else read_state(newest, wanted)
     step = int(state.step)
@@ -105,6 +113,7 @@ def _start(
         train_step=jax.jit(make_train_step(model, config, optimizer), donate_argnums=0),
         place=lambda batch: sharding.place(batch, sharding.batch_sharding(mesh)),
         tokenizer=tokenizer,
+        clip_ids=clip_tokenizer.encode if clip_tokenizer else None,
         companions=companions,
         store=store,
         log=log,
@@ -120,7 +129,7 @@ def _run_to_end(run: _Run, state: TrainState) -> TrainState:
     if step and run.evaluator.is_due(step) and not run.store.has_score(step):
         _evaluate(run, state, step)  # the run was stopped before this evaluation had ended
     run.log.start_clock(step)
-    batches = Prefetcher(pipeline.train_batches(run.config, run.tokenizer, step), run.place)
+    batches = Prefetcher(pipeline.train_batches(run.config, run.tokenizer, step, run.clip_ids), run.place)
     unread = None  # metrics of the step before, fetched while the next one computes
     try:
         while step < total and (ready := _next_batch(run, batches)) is not None:
@@ -196,6 +205,13 @@ def _evaluate(run: _Run, state: TrainState, step: int) -> None:
     if score is not None:
         run.store.record_score(step, score)
     run.log.start_clock(step)
+
+
+def _clip_tokenizer_of(newest: pathlib.Path | None, config: Config, shapes: dict) -> CLIPTokenizer | None:
+    """At the first start that of CLIP's published weights, later the run's own copy: the folder may be gone."""
+    if newest is not None and (newest / workdir.CLIP_TOKENIZER).is_file():
+        return CLIPTokenizer.load(newest / workdir.CLIP_TOKENIZER)
+    return published.clip_tokenizer_of(config, shapes)
 
 
 def _tokenizer_of(newest: pathlib.Path | None, source: records.RecordSource, config: Config) -> Tokenizer:

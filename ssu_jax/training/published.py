@@ -14,6 +14,7 @@ from ssu_jax.config import Config, stored
 from ssu_jax.config.encoders import causal_lm, clip, pvt_v2, vggish
 from ssu_jax.tokenizer import Tokenizer
 from ssu_jax.tokenizer import published as vocabularies
+from ssu_jax.tokenizer.clip_bpe import CLIPTokenizer
 from ssu_jax.training import parts
 from ssu_jax.types import UserError
 
@@ -109,6 +110,29 @@ def tokenizer_of(config: Config) -> Tokenizer:
         raise UserError(
             f"config: model.vocab_size is {config.model.vocab_size}, the vocabulary of {path} needs {tokenizer.size}: "
             f"set model.vocab_size={tokenizer.size}"
+        )
+    return tokenizer
+
+
+def clip_tokenizer_of(config: Config, shapes: dict) -> CLIPTokenizer | None:
+    """CLIP's own tokenizer, where the model has its text tower and published weights bring one; else None.
+
+    shapes: tree of the model's parameters or their shapes. Raises UserError: the folder holds none, or one whose ids
+    are not those of the text tower.
+    """
+    folder = config.model.clip.weights
+    if not folder or "clip_text" not in shapes:
+        return None
+    try:
+        tokenizer = CLIPTokenizer.load(folder)
+    except UserError as error:
+        raise UserError(f"model.clip.weights: {error}: convert the weights with `--tokenizer FILE`") from error
+    text = _with_end_id(clip.VARIANTS[config.model.clip.variant]).text
+    if tokenizer.end_id != text.end_id or tokenizer.size > text.vocab_size:
+        raise UserError(
+            f"model.clip.weights: the tokenizer of {folder} has {tokenizer.size} ids and ends a text with "
+            f"{tokenizer.end_id}, the text tower has {text.vocab_size} and looks for {text.end_id}: convert the "
+            f"weights with the vocabulary that belongs to them"
         )
     return tokenizer
 

@@ -1,6 +1,7 @@
 """The working directory of a run: whose it is, what it was started with, what ran it.
 
 config.json      the whole configuration              tokenizer.json   learned from the training sentences
+clip_tokenizer.json   of CLIP's published weights, where the sentences pass through its text tower
 versions.json    seed, digests of the records and of published weights, packages, Python, git commit
 metrics.jsonl    tensorboard/    checkpoints/
 """
@@ -18,6 +19,7 @@ from ssu_jax.config import Config
 from ssu_jax.types import UserError
 
 CONFIG, TOKENIZER, RUN = "config.json", "tokenizer.json", "versions.json"
+CLIP_TOKENIZER = "clip_tokenizer.json"
 DATA_MANIFEST = 78  # exit code
 # What may change between two parts of a run: it alters no weight. Folders of published weights (`*.weights`) may
 # move too: they are read at the start alone.
@@ -59,7 +61,11 @@ class Workdir:
 
 
 def companions(
-    config: Config, tokenizer_json: str, manifest: dict[str, Any], published: dict[str, str]
+    config: Config,
+    tokenizer_json: str,
+    manifest: dict[str, Any],
+    published: dict[str, str],
+    clip_tokenizer_json: str = "",
 ) -> dict[str, str]:
     """The texts that lie in the working directory and in every checkpoint, by file name.
 
@@ -72,7 +78,8 @@ def companions(
         "published_weights": published,
         "versions": versions(),
     }
-    return {CONFIG: as_json(config.to_dict()), TOKENIZER: tokenizer_json, RUN: as_json(run)}
+    texts = {CONFIG: as_json(config.to_dict()), TOKENIZER: tokenizer_json, RUN: as_json(run)}
+    return texts | ({CLIP_TOKENIZER: clip_tokenizer_json} if clip_tokenizer_json else {})
 
 
 def check_same_run(checkpoint: pathlib.Path, now: Config, data_digest: str) -> None:

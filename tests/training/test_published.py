@@ -21,6 +21,8 @@ from tokenizers import models as vocabularies
 from ssu_jax import checkpoint, models
 from ssu_jax.config import sizes
 from ssu_jax.config.encoders import causal_lm, clip, pvt_v2, vggish
+from ssu_jax.data import pipeline
+from ssu_jax.tokenizer.clip_bpe import END, START, CLIPTokenizer
 from ssu_jax.training import loop, optimizer, parts, published, state
 from ssu_jax.types import UserError
 
@@ -48,7 +50,7 @@ def write_folder(folder: pathlib.Path, kind: str, config, tree: dict, tokenizer:
 def small_base():
     """The paper's model with every encoder a thousandth of its size, and the shapes of its parameters."""
     vision = clip.CLIPVisionConfig(**TOWER)
-    towers = clip.CLIPConfig(vision=vision, text=clip.CLIPTextConfig(vocab_size=20, **TOWER))
+    towers = clip.CLIPConfig(vision=vision, text=clip.CLIPTextConfig(vocab_size=20, end_id=19, **TOWER))
     heads = {"num_heads": 1, "num_kv_heads": 1}
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(pvt_v2.VARIANTS, "b5", PVT)
@@ -171,10 +173,8 @@ def test_everything_that_does_not_fit_is_told_at_once(base, tmp_path, monkeypatc
         ("language_model", {"activation": "gelu"}, "activation is gelu, wanted gelu_tanh"),
     ],
 )
-def test_weights_that_have_our_shapes_and_mean_another_network(base, tmp_path, monkeypatch, section, changes, said):
+def test_weights_that_have_our_shapes_and_mean_another_network(base, tmp_path, section, changes, said):
     config, shapes = base
-    ending = dataclasses.replace(clip.VARIANTS["vit_b_16"].text, end_id=19)
-    monkeypatch.setitem(clip.VARIANTS, "vit_b_16", dataclasses.replace(clip.VARIANTS["vit_b_16"], text=ending))
     folder = write_all(tmp_path, shapes)[section]
     kind, sizes_of_it = {
         "visual": ("pvt_v2", pvt_v2.VARIANTS["b5"]), "audio": ("vggish", vggish.VARIANTS["torch"]),
@@ -248,6 +248,27 @@ def byte_pairs() -> str:
     return backend.to_str()
 
 
+def clip_tokenizer(size: int) -> str:
+    """Of as many ids, the last of which ends a text."""
+    ids = {START: 0} | {f"{chr(ord('a') + i)}</w>": 1 + i for i in range(size - 2)} | {END: size - 1}
+    return tokenizers.Tokenizer(vocabularies.BPE(ids, [], end_of_word_suffix="</w>")).to_str()
+
+
+def test_clip_brings_its_tokenizer_and_it_must_be_its_own(base, tmp_path):
+    config, shapes = base
+    assert published.clip_tokenizer_of(config, shapes) is None
+    config.model.clip.weights = str(tmp_path)
+    without_text = {name: tree for name, tree in shapes.items() if name != "clip_text"}
+    assert published.clip_tokenizer_of(config, without_text) is None
+    with pytest.raises(UserError, match="model.clip.weights: .*convert the weights with `--tokenizer FILE`"):
+        published.clip_tokenizer_of(config, shapes)
+    (tmp_path / "tokenizer.json").write_text(clip_tokenizer(18))
+    with pytest.raises(UserError, match="has 18 ids and ends a text with 17, the text tower has 20 and looks for 19"):
+        published.clip_tokenizer_of(config, shapes)
+    (tmp_path / "tokenizer.json").write_text(clip_tokenizer(20))
+    assert published.clip_tokenizer_of(config, shapes).encode("b", 4).tolist() == [[0, 2, 19, 0]]
+
+
 def test_the_language_model_brings_its_vocabulary(tmp_path):
     config = sizes.tiny()
     folder = write_folder(tmp_path / "lm", "causal_lm", causal_lm.CausalLMConfig(), {"x": np.zeros(1)}, byte_pairs())
@@ -280,6 +301,12 @@ def toy_source(monkeypatch, tmp_path):
 def test_a_run_begins_with_published_weights_and_goes_on_without_the_folder(toy_source, tmp_path, monkeypatch, capsys):
     folder, kernel = toy_source
     data = toy.write_records(tmp_path / "records", num_val=0)
+    (folder / "clip.json").write_text(clip_tokenizer(20))
+    load = lambda config, _: CLIPTokenizer.load(f"{config.model.visual.weights}/clip.json")  # noqa: E731
+    monkeypatch.setattr(published, "clip_tokenizer_of", load)
+    given = []
+    train_batches = pipeline.train_batches
+    monkeypatch.setattr(pipeline, "train_batches", lambda *a: given.append(a[3]) or train_batches(*a))
 
     def config(weights, **changes):
         changed = toy.config(data, train__num_steps=6, train__freeze=("first",), **changes)
@@ -299,6 +326,7 @@ def test_a_run_begins_with_published_weights_and_goes_on_without_the_folder(toy_
     assert "published" not in capsys.readouterr().out
     np.testing.assert_array_equal(last.params["first"]["kernel"], kernel)
     np.testing.assert_array_equal(checkpoint.load_model(tmp_path / "run").params["first"]["kernel"], kernel)
+    assert [encode("b", 4).tolist() for encode in given] == [[[0, 2, 19, 0]]] * 2  # the second from the checkpoint
     versions = json.loads((tmp_path / "run/checkpoints/00000006/versions.json").read_text())
     assert versions["published_weights"] == {"first": digest}
     with pytest.raises(UserError, match="model.visual.weights is ''"):  # with none it would be another run
