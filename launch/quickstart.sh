@@ -3,7 +3,8 @@
 # scores it and the shipped model on clips neither has seen, and describes a video.
 #
 #   ./launch/quickstart.sh            a generated video
-#   ./launch/quickstart.sh my.mp4     yours
+#   ./launch/quickstart.sh my.mp4     yours, by published weights for real video (8 MB, fetched once; without internet
+#                                     WEIGHTS_DIR=/path names a folder that has them, else the shipped model does it)
 #
 # About ten minutes on two processor cores after the installation. Running it again goes on where it stopped.
 # STEPS=2000 trains longer; OUT=/path puts the results elsewhere (default: quickstart/ in the checkout).
@@ -12,7 +13,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 
 case "${1:-}" in
   -h | --help)
-    sed -n '2,9s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+    sed -n '2,10s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
     exit
     ;;
 esac
@@ -22,6 +23,11 @@ video="${1:-}"
 if [ -n "$video" ]; then
   [ -f "$video" ] || fail "no such file: $video"
   video="$(cd "$(dirname "$video")" && pwd)/$(basename "$video")"
+fi
+weights="${WEIGHTS_DIR:-}"
+if [ -n "$weights" ]; then
+  [ -d "$weights" ] || fail "no such folder: $weights"
+  weights="$(cd "$weights" && pwd)"
 fi
 out="${OUT:-$ROOT/quickstart}"
 steps="${STEPS:-300}"
@@ -58,8 +64,13 @@ say "5 of 5: describing a video"
 if [ -z "$video" ]; then
   video="$out/generated.mp4"
   [ -f "$video" ] || ssu prepare synthetic --preview "$video" --plain --split test --num-clips 2 --seed 8
+  ssu predict "$video" --model ssuformer --out "$out/predictions"
+elif [ -n "$weights" ]; then
+  ssu predict "$video" --weights-dir "$weights" --out "$out/predictions"
+else
+  ssu weights get yamnet deeplab_v3 || echo "no published weights: the shipped model describes the video" >&2
+  ssu predict "$video" --out "$out/predictions"
 fi
-ssu predict "$video" --out "$out/predictions"
 name="$(basename "$video")"
 results="$out/predictions/${name%.*}"
 

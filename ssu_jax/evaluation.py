@@ -15,7 +15,6 @@ from ssu_jax.config import Config
 from ssu_jax.data import pipeline, records, transforms
 from ssu_jax.metrics import accumulate, baselines, published, segmentation
 from ssu_jax.models import postprocess
-from ssu_jax.tokenizer import Tokenizer
 from ssu_jax.types import MASK_THRESHOLD, Clip, UserError
 
 PROTOCOLS = ("ssu", "avsbench")
@@ -26,7 +25,7 @@ def evaluate(
     describe: Callable,
     params: Any,
     config: Config,
-    tokenizer: Tokenizer,
+    tokenizer: Any,
     *,
     directory: str,
     split: str,
@@ -46,7 +45,7 @@ def evaluate(
     without. protocol "ssu" does not depend on `batch_size`; "avsbench" replaces miou and f_score by the published
     M_J and M_F, which do. For a model of masks only the text scores are None and silence is judged by the mask
     alone; likewise for words only. `seed` draws the bootstrap samples of the intervals.
-    `progress(clips done, clips in all)` is called after every batch.
+    `tokenizer` needs `decode(ids) -> str`. `progress(clips done, clips in all)` is called after every batch.
 
     Raises UserError: no such split, classes that the config does not name, damaged records.
     """
@@ -54,7 +53,7 @@ def evaluate(
         raise UserError(f"unknown protocol {protocol!r}: wanted one of {', '.join(PROTOCOLS)}")
     source = pipeline.open_source(directory, split, config.data)
     total = min(num_clips or len(source), len(source))
-    batches = pipeline.eval_batches(config, tokenizer, split, batch_size, num_clips, directory)
+    batches = pipeline.eval_batches(config, None, split, batch_size, num_clips, directory)
     read = _Reader(config, tokenizer, with_curves=protocol == "avsbench", with_grid=details)
     table, datasets = accumulate.FrameTable(), set()
     for batch, probabilities, ids in _described(describe, params, batches):
@@ -77,7 +76,7 @@ def evaluate(
 class _Reader:
     """What a clip's labels and a model's answer leave in the table."""
 
-    def __init__(self, config: Config, tokenizer: Tokenizer, with_curves: bool, with_grid: bool):
+    def __init__(self, config: Config, tokenizer: Any, with_curves: bool, with_grid: bool):
         self._has_masks, self._has_words = not config.model.text_only, not config.model.seg_only
         self._classes = {name: label for label, name in enumerate(config.data.classes)}
         self._size = config.data.image_size

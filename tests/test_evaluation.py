@@ -304,6 +304,23 @@ def test_program_prints_ours_beside_the_paper_s(model_folder, directory, tmp_pat
     assert "MUSIC, duets" in capsys.readouterr().out
 
 
+def test_program_scores_late_fusion_in_the_same_table(shared, directory, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("SSU_WEIGHTS_DIR", str(tmp_path / "cache"))
+    no_facts = np.zeros((1, 10, 29), np.int32)
+    monkeypatch.setattr(
+        decoding, "make_describe", lambda _: lambda params, frames, *_: (np.zeros(frames.shape[:-1]), no_facts)
+    )
+    out, weights = tmp_path / "metrics.json", shared / "data" / "weights" / "tflite"
+    arguments = ["evaluate", "--records", directory, "--num-clips", "2", "--out", str(out), "--table"]
+    assert main.main([*arguments, "--model", "late_fusion"]) == 2
+    assert "ssu weights get yamnet deeplab_v3" in capsys.readouterr().err
+    assert main.main([*arguments, "--weights-dir", str(weights)]) == 0
+    metrics = json.loads(out.read_text())
+    assert (metrics["model"], metrics["row"], metrics["miou"]) == ("late_fusion", "late_fusion", 0.0)
+    assert 0 < metrics["num_silent_frames"] < metrics["num_frames"]
+    assert "ours: late_fusion" in capsys.readouterr().out
+
+
 def test_program_refuses_what_is_no_evaluation_before_it_evaluates(model_folder, directory, tmp_path, capsys):
     (tmp_path / "text.json").write_text("hello")
     (tmp_path / "other.json").write_text('{"miou": 1}')

@@ -1,5 +1,7 @@
 """`ssu evaluate`: checkpoint + records -> the table and metrics.json; ours beside the paper's figures."""
 
+from ssu_jax.cli import choice
+
 HELP = "score a model on prepared records: masks, sentences, silence, with intervals and baselines"
 EPILOG = """ssu evaluate --checkpoint runs/nano --records data --split test --out metrics.json
   ssu evaluate --table --metrics runs/*/metrics.json"""
@@ -7,11 +9,7 @@ EPILOG = """ssu evaluate --checkpoint runs/nano --records data --split test --ou
 
 def add_arguments(parser) -> None:
     """Checkpoint, records, where the figures go, and how they are defined."""
-    parser.add_argument(
-        "--checkpoint",
-        metavar="C",
-        help="a working directory, one of its checkpoints or an exported folder (default: the shipped model)",
-    )
+    choice.add_arguments(parser, "the shipped model")
     parser.add_argument("--records", metavar="DIR", help="directory of records (`ssu prepare`)")
     parser.add_argument("--split", default="test", metavar="NAME", help="split of the records (default: %(default)s)")
     parser.add_argument(
@@ -67,7 +65,8 @@ def run(args) -> int:
 def _check(args) -> None:
     from ssu_jax.types import UserError
 
-    scored_alone = {"--checkpoint": args.checkpoint, "--out": args.out, "--num-clips": args.num_clips}
+    scored_alone = {"--checkpoint": args.checkpoint, "--model": args.model, "--weights-dir": args.weights_dir,
+                    "--out": args.out, "--num-clips": args.num_clips}  # fmt: skip
     given = [option for option, value in scored_alone.items() if value]
     if not args.records and (given or not (args.table or args.metrics)):
         asked = f" ({given[0]} is for an evaluation)" if given else ""
@@ -77,10 +76,13 @@ def _check(args) -> None:
 def _score(args):
     from ssu_jax.inference import scoring
 
+    published = choice.published(args)
     return scoring.score_checkpoint(
         args.checkpoint,
         args.records,
         args.split,
+        late_fusion=args.model == "late_fusion" or published is not None,
+        published=published,
         out=args.out,
         batch_size=args.batch_size,
         num_clips=args.num_clips,

@@ -69,4 +69,5 @@ def late_fusion() -> Config:
     """YAMNet and DeepLabV3 joined by a class map: 513 x 513, published weights, nothing to train."""
     config = Config(name="late_fusion", family="late_fusion")
     config.data.image_size, config.data.log_offset = config.late_fusion.image_size, 0.001
+    config.eval.batch_size = 1
     return config

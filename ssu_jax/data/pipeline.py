@@ -14,7 +14,7 @@ import numpy as np
 from ssu_jax.config import Config
 from ssu_jax.config.data import DataConfig
 from ssu_jax.data import audio, execution, records, transforms
-from ssu_jax.tokenizer import Tokenizer
+from ssu_jax.tokenizer import PAD, Tokenizer
 from ssu_jax.types import Batch, Clip, SoundObject, UserError
 
 MAX_STEPS = 1 << 40  # "endless" for Grain, whose datasets have a length
@@ -38,7 +38,7 @@ def train_batches(
 
 def eval_batches(
     config: Config,
-    tokenizer: Tokenizer,
+    tokenizer: Tokenizer | None,
     split: str,
     batch_size: int,
     num_clips: int = 0,
@@ -74,12 +74,12 @@ def open_source(directory: str, split: str, data: DataConfig, verify: bool = Fal
 
 
 def clip_to_example(
-    clip: Clip, data: DataConfig, tokenizer: Tokenizer, record: int = -1, clip_ids: ClipIds | None = None
+    clip: Clip, data: DataConfig, tokenizer: Tokenizer | None, record: int = -1, clip_ids: ClipIds | None = None
 ) -> Batch:
     """A clip as one row of a batch: cut or padded to num_frames, resized, its labels as arrays.
 
-    clip_ids: sentences -> ids of CLIP's text tower, where the loss compares in its space. Raises UserError for a
-    class that `data.classes` does not name.
+    tokenizer: None leaves text_ids empty, all [PAD]. clip_ids: sentences -> ids of CLIP's text tower, where the loss
+    compares in its space. Raises UserError for a class that `data.classes` does not name.
     """
     t, size = data.num_frames, data.image_size
     frames = clip.frames[:t]
@@ -94,12 +94,18 @@ def clip_to_example(
             audio.to_float(clip.sound, clip.sample_rate, data.sample_rate), data.sample_rate, t, data.log_offset
         ),
         frame_valid=valid,
-        text_ids=np.stack([tokenizer.encode(caption, data.max_text_tokens) for caption in captions]),
+        text_ids=_text_ids(captions, tokenizer, data.max_text_tokens),
         scene_label=np.int32(data.classes.index(clip.category) if clip.category in data.classes else -1),
         record=np.int32(record),
         clip_text_ids=clip_ids(captions) if clip_ids else np.zeros((t, 0), np.int32),
         **_labels(clip.objects, data),
     )
+
+
+def _text_ids(captions: Sequence[str], tokenizer: Tokenizer | None, length: int) -> np.ndarray:
+    if tokenizer is None:
+        return np.full((len(captions), length), PAD, np.int32)
+    return np.stack([tokenizer.encode(caption, length) for caption in captions])
 
 
 def permutation(seed: int, epoch: int, size: int) -> np.ndarray:
@@ -137,7 +143,7 @@ class _TrainingExample:
 
 
 class _EvaluationExample:
-    def __init__(self, source: records.RecordSource, data: DataConfig, tokenizer: Tokenizer, count: int):
+    def __init__(self, source: records.RecordSource, data: DataConfig, tokenizer: Tokenizer | None, count: int):
         self.source, self.data, self.tokenizer, self.count = source, data, tokenizer, count
 
     def __call__(self, position: int) -> Batch:

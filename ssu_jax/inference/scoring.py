@@ -4,7 +4,7 @@ import json
 import os
 import pathlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import tqdm
 
@@ -21,6 +21,8 @@ def score_checkpoint(
     directory: str,
     split: str,
     *,
+    late_fusion: bool = False,
+    published: Mapping[str, pathlib.Path] | None = None,
     out: str | None = None,
     batch_size: int | None = None,
     num_clips: int = 0,
@@ -29,22 +31,27 @@ def score_checkpoint(
 ) -> pathlib.Path:
     """Scores a checkpoint on a split, prints the table, writes the flat metrics as JSON, returns where.
 
+    late_fusion: score that instead of a checkpoint; published: folders of its weights (see loading.load_published).
     out: None is `metrics-<records' digest>-<split>.json` in the checkpoint's folder, or in the current one where
     that cannot be written. batch_size: None is the configuration's, for the AVSBench protocol the published one.
     Raises UserError for unusable records, checkpoint, numbers or place: before the model runs, where possible.
     """
     if (batch_size is not None and batch_size < 1) or num_clips < 0:
         raise UserError(f"--batch-size must be at least 1 and --num-clips at least 0, got {batch_size}, {num_clips}")
-    digest = RecordSource(directory, split).digest
+    source = RecordSource(directory, split)
     if out:
         place = pathlib.Path(out)
         _check_writable(place)
     records = {"directory": directory, "split": split, "num_clips": num_clips}
-    metrics, folder = _run(checkpoint, batch_size, protocol, seed=seed, **records)
+    if late_fusion:
+        model, folder = _late_fusion(published, source.manifest["classes"]), pathlib.Path.cwd()
+    else:
+        model, folder = _checkpoint(checkpoint)
+    metrics = _run(*model, batch_size, protocol, seed=seed, **records)
     print(report.table(metrics), flush=True)
     content = json.dumps(metrics, indent=1, allow_nan=False) + "\n"
     if not out:
-        place = folder / _default_name(digest, split, protocol, num_clips)
+        place = folder / _default_name(source.digest, split, protocol, num_clips)
         try:
             _check_writable(place)
         except UserError:
@@ -77,18 +84,34 @@ def read_metrics(place: str | os.PathLike) -> dict:
     return metrics
 
 
-def _run(checkpoint: str | None, batch_size: int | None, protocol: str, **options) -> tuple[dict, pathlib.Path]:
-    """(metrics, the folder that the checkpoint names); `options` as `evaluation.evaluate`."""
-    import jax
-
+def _checkpoint(checkpoint: str | None) -> tuple[tuple, pathlib.Path]:
+    """((config, tokenizer, params, step), the folder that the checkpoint names)."""
     from ssu_jax import checkpoint as checkpoints
-    from ssu_jax import evaluation, models
     from ssu_jax.checkpoint.loading import SHIPPED
     from ssu_jax.inference import loading
-    from ssu_jax.models import decoding
 
     step_or_folder = checkpoints.locate(checkpoint)
-    config, tokenizer, params = checkpoints.read_model(step_or_folder, loading.parameter_shapes)
+    model = checkpoints.read_model(step_or_folder, loading.parameter_shapes)
+    step = checkpoints.made_by(step_or_folder).get("step")
+    return (*model, step), SHIPPED if checkpoint is None else pathlib.Path(checkpoint).absolute()
+
+
+def _late_fusion(published: Mapping[str, pathlib.Path] | None, classes: Sequence[str]) -> tuple:
+    """(config, words, params, step 0) for records with these classes."""
+    from ssu_jax.inference import loading
+
+    model = loading.load_published(published)
+    model.config.data.classes = tuple(classes)
+    return *model, 0
+
+
+def _run(config, tokenizer, params, step, batch_size: int | None, protocol: str, **options) -> dict:
+    """The figures; `options` as `evaluation.evaluate`."""
+    import jax
+
+    from ssu_jax import evaluation, models
+    from ssu_jax.models import decoding
+
     if batch_size is None:
         batch_size = AVSBENCH_BATCH_SIZE if protocol == "avsbench" else config.eval.batch_size
     with tqdm.tqdm(desc=options["split"], unit="clip", file=sys.stderr, dynamic_ncols=True, disable=None) as bar:
@@ -107,12 +130,8 @@ def _run(checkpoint: str | None, batch_size: int | None, protocol: str, **option
             progress=advance,
             **options,
         )
-    metrics |= {
-        "model": config.name,
-        "row": rows.row_of(config),
-        "step": checkpoints.made_by(step_or_folder).get("step"),
-    }
-    return metrics, SHIPPED if checkpoint is None else pathlib.Path(checkpoint).absolute()
+    row = rows.row_of(config) if config.family == "ssuformer" else config.name
+    return metrics | {"model": config.name, "row": row, "step": step}
 
 
 def _default_name(digest: str, split: str, protocol: str, num_clips: int) -> str:

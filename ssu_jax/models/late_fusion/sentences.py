@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import importlib.resources
 import json
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -42,18 +43,18 @@ class Sentences:
 
     config: LateFusionConfig
 
-    def decode(self, facts: Int[np.ndarray, "l"]) -> str:
+    def decode(self, facts: Sequence[int] | Int[np.ndarray, "l"]) -> str:
         """The sentence of one second, "" where nothing in the picture sounds."""
         sources, _ = self._split(facts)
         return _sentence([_clause(row, class_map()) for row in sources if row[0]])
 
-    def sounds(self, facts: Int[np.ndarray, "l"]) -> list[tuple[str, bool]]:
+    def sounds(self, facts: Sequence[int] | Int[np.ndarray, "l"]) -> list[tuple[str, bool]]:
         """(AudioSet's name, whether its source is in the picture) of what is heard in one second."""
         _, sounds = self._split(facts)
         return [(audioset()[number - 1], bool(seen)) for number, seen in sounds if number]
 
-    def _split(self, facts: Int[np.ndarray, "l"]) -> tuple[np.ndarray, np.ndarray]:
-        end = -SOUND_COLUMNS * self.config.max_sounds
+    def _split(self, facts: Sequence[int] | Int[np.ndarray, "l"]) -> tuple[np.ndarray, np.ndarray]:
+        facts, end = np.asarray(facts), -SOUND_COLUMNS * self.config.max_sounds
         return facts[:end].reshape(-1, SOURCE_COLUMNS), facts[end:].reshape(-1, SOUND_COLUMNS)
 
 
