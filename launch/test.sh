@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Every check: lint, format, floors, tests. Makes .venv first where it is missing.
 #
-#   ./launch/test.sh                     everything that needs neither torch nor TensorFlow
+#   ./launch/test.sh                     everything that is quick and needs neither torch nor TensorFlow
 #   ./launch/test.sh --full              that too (installs both)
 #   ./launch/test.sh --lint              lint, format and floors only (the pre-commit hook)
 #   ./launch/test.sh tests/data -k mel   any arguments of pytest

@@ -42,6 +42,7 @@ def constant_weights(monkeypatch):
     monkeypatch.setattr(models, "init", init)
 
 
+@pytest.mark.full
 def test_everything_in_the_table_and_in_the_file(run, capsys, tmp_path, constant_weights):
     assert run("--train-step", "--repeats", "2", "--json", "out/profile.json") == 0
     printed, notes = capsys.readouterr()

@@ -85,6 +85,7 @@ def test_published_encoders_stand_where_their_weights_go(region_encoder):
     assert "consistency" not in params  # CLIP has both heads
 
 
+@pytest.mark.full
 def test_the_loss_is_finite_and_every_part_learns(built):
     config, model, params, batch = built
 

@@ -124,6 +124,7 @@ def test_mcm_sees_the_true_mask_when_told_to(tiny):
     np.testing.assert_array_equal(words(empty, 0.0), words(full, 0.0))
 
 
+@pytest.mark.full
 def test_bfloat16_stays_near_float32(tiny):
     config, model, params, batch = tiny
     half = sizes.tiny()

@@ -35,6 +35,7 @@ def test_script_and_page_say_the_same():
     assert not [output for cell in page.cells for output in cell.get("outputs", []) if output.output_type == "error"]
 
 
+@pytest.mark.full
 @pytest.mark.slow
 def test_it_runs_and_shows_something_in_every_part(tmp_path):
     cells = [cell for cell in executed(tmp_path).cells if cell.cell_type == "code"]

@@ -62,6 +62,7 @@ def test_a_training_step_costs_about_three_forward_passes():
     assert 2.0 < found["published_per_sample"] / (forward.published / 2) < 3.0  # pixels need no gradient
 
 
+@pytest.mark.full
 def test_a_training_step_sees_the_seconds_it_trains_on():
     config = sizes.tiny()
     whole = of_step(config)
@@ -72,6 +73,7 @@ def test_a_training_step_sees_the_seconds_it_trains_on():
     assert config.data.num_frames == whole["frames"]  # the configuration is left as it was
 
 
+@pytest.mark.full
 def test_what_is_frozen_costs_no_gradient():
     config = sizes.tiny()
     learned = of_step(config)["by_kind"]["convolution"]

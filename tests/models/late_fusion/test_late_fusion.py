@@ -1,5 +1,8 @@
 """Tags and segments joined: what is heard and seen sounds, and nothing else. The networks alone: tests/encoders."""
 
+import dataclasses
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,8 +17,14 @@ from ssu_jax.models.late_fusion.class_map import class_map
 from ssu_jax.models.late_fusion.late_fusion import LateFusion, steady
 from ssu_jax.models.late_fusion.sentences import Sentences
 
-CONFIG = LateFusionConfig(image_size=65)
-CELLS, LOUD = 12, 0.0  # cells a side; log-mel of a loud second
+
+@dataclasses.dataclass
+class Config(LateFusionConfig):
+    __hash__ = object.__hash__  # to keep programs by
+
+
+CONFIG = Config(image_size=65)
+CELLS, MOST = 12, 6  # cells a side; seconds
 
 
 def scores(*seconds):
@@ -40,20 +49,28 @@ def segments(*seconds):
 LEFT, RIGHT = (slice(2, 10), slice(0, 4)), (slice(2, 10), slice(8, 12))
 
 
-def fused(tags, coarse, t=None, loud=None, config=CONFIG):
-    """(what was decided, masks bool [b, y, x], sentences, sounds)."""
-    model, t = LateFusion(config), t or len(tags)
-    loud = jnp.ones(len(tags), bool) if loud is None else jnp.asarray(loud)
+@functools.cache
+def program(config, t):
+    """One for all tests: seconds are padded to MOST of them."""
+    model = LateFusion(config)
 
     def run(module, tags, coarse, loud):
         found = module._fuse(tags, loud, coarse, t)
-        grey = jnp.full((len(tags), 65, 65, 3), 128.0)
+        grey = jnp.full((MOST, 65, 65, 3), 128.0)
         masks = jax.vmap(lambda c, v: late_fusion._mask(c, v, 65))(found.coarse, module._classes(found.active))
         return found, masks > 0, module._facts(found, grey)
 
-    found, masks, rows = jax.jit(lambda *given: model.apply({}, *given, method=run))(tags, coarse, loud)
-    rows, words = np.asarray(rows), Sentences(config)
-    return found, np.asarray(masks), [words.decode(row) for row in rows], [words.sounds(row) for row in rows]
+    return jax.jit(lambda *given: model.apply({}, *given, method=run))
+
+
+def fused(tags, coarse, t=MOST, loud=None, config=CONFIG):
+    """(what was decided, masks bool [b, y, x], sentences, sounds) of a clip; t: of clips of so many seconds."""
+    seconds, loud = len(tags), np.ones(len(tags), bool) if loud is None else loud
+    given = [np.concatenate([part, np.zeros((MOST - seconds, *np.shape(part)[1:]))]) for part in (tags, coarse, loud)]
+    given = jnp.asarray(given[0], jnp.float32), jnp.asarray(given[1], jnp.float32), jnp.asarray(given[2], bool)
+    found, masks, rows = program(config, t)(*given)
+    rows, words = np.asarray(rows)[:seconds], Sentences(config)
+    return found, np.asarray(masks)[:seconds], [words.decode(row) for row in rows], [words.sounds(row) for row in rows]
 
 
 def test_masks_and_sentences_follow_the_sound():
@@ -140,7 +157,7 @@ def test_a_score_below_its_gate_counts_beside_a_second_above_it():
 def test_a_clip_does_not_depend_on_its_batch():
     tags, coarse = scores({"Dog": 0.15}, {"Dog": 0.9}), segments({"dog": LEFT}, {"dog": LEFT})
     quiet, empty = scores({"Dog": 0.1}, {}), segments({"dog": LEFT}, {})
-    _, alone, said, _ = fused(tags, coarse)
+    _, alone, said, _ = fused(tags, coarse, t=2)
     _, together, said_together, _ = fused(np.concatenate([quiet, tags]), np.concatenate([empty, coarse]), t=2)
     np.testing.assert_array_equal(alone, together[2:])
     assert said == said_together[2:]
@@ -148,7 +165,7 @@ def test_a_clip_does_not_depend_on_its_batch():
 
 
 def test_a_speck_is_not_seen():
-    config = LateFusionConfig(image_size=65, seen_area=0.02, kept_area=0.01)
+    config = Config(image_size=65, seen_area=0.02, kept_area=0.01)
     speck, larger = {"dog": (slice(0, 2), slice(0, 1))}, {"dog": (slice(0, 3), slice(0, 1))}  # 2 and 3 of 144 cells
     _, masks, _, _ = fused(scores({"Dog": 0.9}), segments(speck), config=config)
     assert not masks.any()
