@@ -122,7 +122,8 @@ def convert_back(folder: pathlib.Path, out: pathlib.Path, *, dtype: str | None =
             _write_safetensors(place / name, chosen, {"format": "pt"})
         if published:
             _write_json(place / CONFIG, published)
-    return _report(out, name, kind, form, chosen)
+    caveat = entry.caveat(config)
+    return dataclasses.replace(_report(out, name, kind, form, chosen), notes=(caveat,) if caveat else ())
 
 
 def read_config(entry: Entry, source: Source) -> Any:

@@ -29,6 +29,7 @@ class Entry:
     tokenizer:     published folder, or the vocabulary file that --tokenizer names -> text of a tokenizer.json that
                    goes with the weights, "" where there is none.
     config_type:   class of our config: its folder's config.json is read back with it.
+    caveat:        our config -> what readers of the published layout must know of weights written back, "" for nothing.
     shapes:        our config -> our path -> shape, where there is no module to ask.
     """
 
@@ -41,4 +42,5 @@ class Entry:
     reference: Callable[[pathlib.Path, tuple[np.ndarray, ...]], Arrays] | None = None
     tokenizer: Callable[[pathlib.Path], str] | None = None
     config_type: type | None = None
+    caveat: Callable[[Any], str] = lambda config: ""
     shapes: Callable[[Any], Mapping[str, Shape]] | None = None

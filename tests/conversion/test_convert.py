@@ -12,7 +12,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 import safetensors.numpy
-from files_of_weights import FIXTURES, kind_of, published_fixtures
+from files_of_weights import FIXTURES, kind_of, llama2c_bytes, published_fixtures
 
 from ssu_jax import files
 from ssu_jax.checkpoint import pretrained
@@ -348,6 +348,15 @@ def test_the_way_back_refuses_a_damaged_folder(toy, opened, tmp_path):
     with pytest.raises(UserError, match="model.safetensors is damaged: its sha256"):
         converting.convert_back(out, tmp_path / "back")
     assert not (tmp_path / "back").exists()
+
+
+def test_weights_that_transformers_would_misread_are_written_back_with_a_note(opened, tmp_path):
+    (tmp_path / "stories.bin").write_bytes(llama2c_bytes()[0])
+    for place, notes in ((tmp_path / "stories.bin", 1), (FIXTURES / "causal_lm/llama", 0)):
+        converting.convert(opened(place), tmp_path / "ours", "causal_lm")
+        said = converting.convert_back(tmp_path / "ours", tmp_path / f"back_{notes}").notes
+        assert len(said) == notes
+        assert all("transformers does not look at" in note for note in said)
 
 
 def test_a_vocabulary_for_weights_that_have_none(toy, opened, tmp_path):

@@ -261,6 +261,13 @@ def tokenizer(place: pathlib.Path) -> str:
     return llama2c.to_json(place) if place.suffix == ".bin" else published.read_file(place)
 
 
+def caveat(config: CausalLMConfig) -> str:
+    if config.layout != "llama" or config.rope_layout == "halves":
+        return ""
+    return ("rotary positions turn llama2.c's pairs (rope_layout 'interleaved' in config.json), which transformers "
+            "does not look at: it would compute another model from these files")  # fmt: skip
+
+
 ENTRY = Entry(
     kind="causal_lm",
     table=table,
@@ -271,4 +278,5 @@ ENTRY = Entry(
     reference=reference,
     tokenizer=tokenizer,
     config_type=CausalLMConfig,
+    caveat=caveat,
 )
