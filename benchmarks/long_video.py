@@ -31,6 +31,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=60.0, help="length of the video (default: %(default)s)")
     parser.add_argument("--source", type=pathlib.Path, help="video that is repeated (default: a clip of the world)")
     parser.add_argument("--checkpoint", help="as for ssu predict (default: the shipped model)")
+    parser.add_argument("--weights-dir", help="describe it by late fusion, with weights from here (as for ssu predict)")
     parser.add_argument("--only", default="json,vtt,masks,overlay", help="as for ssu predict")
     parser.add_argument("--limit-mib", type=int, default=2048, help="most memory, MiB (default: %(default)s)")
     parser.add_argument("--json", type=pathlib.Path, metavar="F", help="write the figures here as well")
@@ -49,7 +50,8 @@ def measure(args: argparse.Namespace, folder: pathlib.Path) -> dict:
     source = args.source or make_source(folder / "source.mp4")
     video = repeat(source, folder / "long.mp4", args.minutes * 60)
     command = [sys.executable, "-m", "ssu_jax.cli.main", "predict", str(video), "--out", str(folder / "out")]
-    command += ["--only", args.only] + (["--checkpoint", args.checkpoint] if args.checkpoint else [])
+    chosen = ["--weights-dir", args.weights_dir] if args.weights_dir else ["--model", "ssuformer"]
+    command += ["--only", args.only, *(["--checkpoint", args.checkpoint] if args.checkpoint else chosen)]
     start = time.monotonic()
     process = subprocess.Popen(command)
     _, status, usage = os.wait4(process.pid, 0)  # this child's own peak, not that of all children
