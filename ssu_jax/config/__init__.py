@@ -12,6 +12,7 @@ from ssu_jax.config.encoders import causal_lm
 from ssu_jax.config.evaluation import EvalConfig
 from ssu_jax.config.late_fusion import LateFusionConfig
 from ssu_jax.config.losses import LossConfig
+from ssu_jax.config.mesh import MeshConfig, mesh_problems
 from ssu_jax.config.model import ModelConfig
 from ssu_jax.config.options import option, problems_of
 from ssu_jax.config.train import TrainConfig
@@ -28,6 +29,7 @@ __all__ = [
     "EvalConfig",
     "LateFusionConfig",
     "LossConfig",
+    "MeshConfig",
     "ModelConfig",
     "TrainConfig",
 ]
@@ -47,6 +49,7 @@ class Config:
     losses: LossConfig = dataclasses.field(default_factory=LossConfig)
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
     eval: EvalConfig = dataclasses.field(default_factory=EvalConfig)
+    mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
 
     def validate(self) -> "Config":
         """Returns self. Raises UserError that lists every field out of range, with what it wants."""
@@ -97,6 +100,7 @@ def _contradictions(config: Config) -> list[str]:
         "data.classes names a class twice": len(set(data.classes)) < len(data.classes),
     }  # fmt: skip
     problems = [problem for problem, holds in wrong.items() if holds]
+    problems += mesh_problems(config.mesh, moe.num_experts)
     return problems + variant_problems(model) + _language_model_problems(config)
 
 

@@ -8,7 +8,6 @@ on to the same weights bit for bit.
 
 import contextlib
 import dataclasses
-import functools
 import pathlib
 from collections.abc import Callable
 
@@ -26,8 +25,8 @@ from ssu_jax.training.interruption import Interruption
 from ssu_jax.training.logging import MetricsLog
 from ssu_jax.training.optimizer import make_optimizer
 from ssu_jax.training.prefetch import Prefetcher
-from ssu_jax.training.state import create_state, told_parameters
-from ssu_jax.training.step import make_train_step
+from ssu_jax.training.state import first_state, state_shapes, told_parameters
+from ssu_jax.training.step import compiled_step
 from ssu_jax.types import TrainState, UserError
 
 NUMERIC_BUDGET = 77
@@ -76,12 +75,10 @@ def _start(
     stack: contextlib.ExitStack,
 ) -> tuple[_Run, TrainState]:
     """Builds everything and restores the newest sound step, or begins a new run."""
-    mesh = sharding.make_mesh()
-    sharding.check_batch_size(config.train.batch_size, mesh)
+    mesh = sharding.make_mesh(config.mesh.sizes)
+    sharding.check_batch_size(config.train.batch_size, mesh, config.train.grad_accumulation)
     model, optimizer = models.build(config), make_optimizer(config.train)
-    initial = functools.partial(models.init, model, config, jax.random.key(config.train.seed))
-    create = jax.jit(functools.partial(create_state, config, optimizer), out_shardings=sharding.replicated(mesh))
-    wanted = jax.eval_shape(create, jax.eval_shape(initial))
+    wanted = state_shapes(model, config, optimizer, mesh)
     parts.check(wanted.params, config.train)
     store = stack.enter_context(CheckpointStore(place.path))
     newest = store.find_newest()
@@ -98,7 +95,10 @@ def _start(
         clip_tokenizer.to_json() if clip_tokenizer else "",
     )
     place.write_start(companions)
-    state = create(parts.merge(initial(), weights.params)) if newest is None else read_state(newest, wanted)
+    if newest is None:
+        state = first_state(model, config, optimizer, weights.params, mesh)
+    else:
+        state = read_state(newest, wanted)
     step = int(state.step)
     log = stack.enter_context(MetricsLog(place.path, step, config.train.num_steps, store.has_score(step)))
     log.line(f"{config.name}: {told_parameters(state)}, {len(source)} training clips, "
@@ -106,11 +106,11 @@ def _start(
     if newest is None:
         for line in published.remarks(config, wanted.params, weights):
             log.line(line)
-    describe = decoding.make_describe(model)
+    describe = sharding.spread(decoding.make_describe(model), mesh)
     run = _Run(
         config=config,
         folder=place.path,
-        train_step=jax.jit(make_train_step(model, config, optimizer), donate_argnums=0),
+        train_step=compiled_step(model, config, optimizer, mesh),
         place=lambda batch: sharding.place(batch, sharding.batch_sharding(mesh)),
         tokenizer=tokenizer,
         clip_ids=clip_tokenizer.encode if clip_tokenizer else None,

@@ -1,11 +1,13 @@
-"""The state at step 0."""
+"""The state at step 0, and where it lies."""
 
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from ssu_jax import models, sharding
 from ssu_jax.config import Config
 from ssu_jax.training import parts
 from ssu_jax.types import TrainState
@@ -26,6 +28,32 @@ def create_state(config: Config, optimizer: optax.GradientTransformation, params
         skipped_steps=jnp.zeros((), jnp.int32),
         skipped_in_row=jnp.zeros((), jnp.int32),
     )
+
+
+def state_shapes(model: Any, config: Config, optimizer: optax.GradientTransformation, mesh: Any = None) -> TrainState:
+    """The shapes of the state, with their places on the mesh where there is one; nothing is computed."""
+    shapes = jax.eval_shape(functools.partial(_fresh, model, config, optimizer), {})
+    return sharding.with_shardings(shapes, sharding.shardings_of(shapes, mesh))
+
+
+def first_state(
+    model: Any, config: Config, optimizer: optax.GradientTransformation, given: dict, mesh: Any = None
+) -> TrainState:
+    """Step 0 from the seed, `given` weights (published ones, a tree of some of the leaves) in their places.
+
+    Where the mesh cuts parameters, every device makes its own part of them: no device or host holds them all.
+    """
+    shardings = sharding.shardings_of(state_shapes(model, config, optimizer), mesh)
+    if sharding.is_cut(shardings):
+        fresh = jax.jit(functools.partial(_fresh, model, config, optimizer), out_shardings=shardings)
+        return sharding.within(mesh, fresh)(given)
+    create = jax.jit(functools.partial(create_state, config, optimizer), out_shardings=shardings)
+    return create(parts.merge(models.init(model, config, jax.random.key(config.train.seed)), given))
+
+
+def _fresh(model: Any, config: Config, optimizer: optax.GradientTransformation, given: dict) -> TrainState:
+    random = models.init(model, config, jax.random.key(config.train.seed))
+    return create_state(config, optimizer, parts.merge(random, given))
 
 
 def averaged(state: TrainState) -> dict:

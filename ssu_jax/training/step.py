@@ -17,10 +17,11 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from ssu_jax import losses
+from ssu_jax import losses, sharding
 from ssu_jax.config import Config, TrainConfig
 from ssu_jax.training import optimizer as optimizers
 from ssu_jax.training import parts
+from ssu_jax.training.state import state_shapes
 from ssu_jax.types import Batch, TrainState
 
 Metrics = dict[str, Any]  # name -> float32 [] or int32 []
@@ -64,6 +65,15 @@ def make_train_step(
     return train_step
 
 
+def compiled_step(model: Any, config: Config, optimizer: optax.GradientTransformation, mesh: Any = None) -> Callable:
+    """The jitted step, which takes over the memory of its state. On a mesh the state stays where it lies."""
+    step, shardings = make_train_step(model, config, optimizer), None
+    if mesh is not None:
+        places = sharding.shardings_of(state_shapes(model, config, optimizer), mesh)
+        shardings = (places, sharding.replicated(mesh))
+    return sharding.within(mesh, jax.jit(step, donate_argnums=0, out_shardings=shardings))
+
+
 def true_mask_probability(config: TrainConfig, step) -> Float[Array, ""]:
     """The share of clips whose true masks MCM sees: 1 at first, linear to 0 at the set share of the run."""
     length = max(config.ground_truth_mask_share * config.num_steps, 1.0)
@@ -100,7 +110,8 @@ def _accumulated(loss_of: Callable, num_slices: int) -> Callable:
             values = one_slice(params, part[0], jax.random.fold_in(key, part[1]), mask_mix)
             return jax.tree.map(jnp.add, total, values), None
 
-        parts = (jax.tree.map(split, batch), jnp.arange(num_slices))
+        # A slice is a batch of its own: every device has rows of each.
+        parts = (sharding.batch_constrained(jax.tree.map(split, batch), axis=1), jnp.arange(num_slices))
         first = jax.tree.map(lambda leaf: leaf[0], parts)
         shapes = jax.eval_shape(lambda: one_slice(params, first[0], key, mask_mix))
         zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)

@@ -27,6 +27,7 @@ HARMLESS = frozenset({
     "name", "data.dir", "data.val_split", "data.num_workers", "data.verify_shards", "train.log_every_steps",
     "train.checkpoint_every_steps", "train.picture_every_steps", "train.max_skipped_in_row",
     "train.max_skipped_steps", "eval.every_steps", "eval.num_clips", "eval.batch_size",
+    "mesh.data", "mesh.fsdp", "mesh.expert", "mesh.tensor",
 })  # fmt: skip
 _PACKAGES = ("ssu_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "tokenizers")
 
