@@ -12,8 +12,10 @@ class LateFusionConfig:
     image_size: int = option(513, "rows and columns that the segmenter sees, pixels", low=65, high=1025)
     level_db: float = option(-45.0, "below it a second is silent: mean mel magnitude in dB, where 0 is a normal voice "
                                     "close by", low=-200.0, high=40.0)  # fmt: skip
-    heard_bias: float = option(1.0, "added to the logits of the classes that are heard: a sound makes its source "
-                                    "likelier to be seen", low=0.0, high=10.0)  # fmt: skip
+    bridged_db: float = option(15.0, "a second between two in which a sound is heard counts too, unless it is quieter "
+                                     "than both by more", low=0.0, high=200.0)  # fmt: skip
+    heard_bias: float = option(1.0, "taken off the logits of the objects that are not heard: a sound tells which "
+                                    "object a pixel belongs to", low=0.0, high=10.0)  # fmt: skip
     seen_area: float = option(0.004, "share of the frame from which on a class is seen", low=0.0, high=1.0)
     kept_area: float = option(0.002, "share of the frame that is enough beside a second in which it is seen",
                               low=0.0, high=1.0)  # fmt: skip

@@ -1,5 +1,6 @@
 """One file from a URL, held against the sha256 that its publisher names."""
 
+import logging
 import pathlib
 import sys
 import urllib.parse
@@ -23,12 +24,14 @@ def fetch(url: str, path: pathlib.Path, sha256: str, num_bytes: int | None = Non
     """
     import urllib3
 
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # every try again would be a line; the last one is the error
     with files.atomic_path(path) as temporary:
         try:
             with open(temporary, "wb") as file:
                 _write(urllib3, url, file, num_bytes)
         except (urllib3.exceptions.HTTPError, ValueError) as error:
-            raise UserError(f"{url} cannot be downloaded: {' '.join(str(error).split())[:300]}") from error
+            reason = str(getattr(error, "reason", None) or error)
+            raise UserError(f"{url} cannot be downloaded: {' '.join(reason.split())[:300]}") from error
         check_digest(temporary, sha256, url)
 
 

@@ -11,6 +11,7 @@
                  heard    AudioSet classes, the largest score counts
                  on       score from which on it is heard
                  keep     score that is enough beside a second in which it is heard
+                 area     share of the frame that the largest part of the source needs to be taken for it
                  noun     [one, several], where the VOC class is too general ("baby")
                  hides    verbs that are not said beside it: "singing" hides "speaking"
 
@@ -35,6 +36,7 @@ class Sound:
     heard: tuple[int, ...]
     on: float
     keep: float
+    area: float
     source: int
 
 
@@ -77,7 +79,16 @@ def read(tree: dict) -> ClassMap:
     for line in tree["sounds"]:
         kind = (_numbers(line["seen"], seen_as), tuple(line.get("noun", ())))
         source = kinds.setdefault(kind, len(kinds))
-        sounds.append(Sound(line["verb"], _numbers(line["heard"], heard_as), line["on"], line["keep"], source))
+        sounds.append(
+            Sound(
+                line["verb"],
+                _numbers(line["heard"], heard_as),
+                line["on"],
+                line["keep"],
+                line.get("area", 0.0),
+                source,
+            )
+        )
     verbs = [sound.verb for sound in sounds]
     hides = np.zeros((len(sounds), len(sounds)), bool)
     for row, line in enumerate(tree["sounds"]):

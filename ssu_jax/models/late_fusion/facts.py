@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float, Int
 PLACES = ("left", "middle", "right")
 COLOURS = ("black", "grey", "white", "red", "orange", "yellow", "green", "blue", "purple", "pink", "brown")
 _MIDDLE = (0.38, 0.62)  # of the width: a centre of mass between them is in the middle
-_LEAST_PART = 0.35  # of the largest part: a smaller one is no second source
+_LEAST_PART = 0.25  # of the largest part: what is smaller is a speck
 # Hues in sixths of the circle: the first colour whose end lies above.
 _HUES = ((0.25, "red"), (0.58, "orange"), (1.17, "yellow"), (2.83, "green"), (4.25, "blue"), (5.0, "purple"),
          (5.6, "pink"), (6.0, "red"))  # fmt: skip
@@ -36,10 +36,11 @@ def colour_of(frames: Float[Array, "t y x 3"], mask: Bool[Array, "t y x"], share
     return jnp.where(wins, 1 + best, 0)
 
 
-def count_of(mask: Bool[Array, "t y x"]) -> Int[Array, "t"]:
-    """How many parts, joined by sides or corners, have a third of the largest's cells at least; 0 when empty.
+def parts_of(mask: Bool[Array, "t y x"]) -> tuple[Bool[Array, "t y x"], Int[Array, "t"], Int[Array, "t"]]:
+    """Cells joined by sides or corners are a part; parts far smaller than the largest are specks.
 
-    Every cell takes the largest number among its neighbours until nothing changes: meant for coarse maps.
+    Returns the mask without its specks, how many parts are left, and the cells of the largest. Every cell takes the
+    largest number among its neighbours until nothing changes: meant for coarse maps.
     """
     cells = mask.shape[1] * mask.shape[2]
     start = jnp.where(mask, jnp.arange(1, cells + 1).reshape(1, *mask.shape[1:]), 0)
@@ -51,9 +52,11 @@ def count_of(mask: Bool[Array, "t y x"]) -> Int[Array, "t"]:
         return spread, jnp.any(spread != labels)
 
     labels, _ = jax.lax.while_loop(lambda carry: carry[1], spread, (start, jnp.bool_(True)))
-    sizes = jax.vmap(lambda each: jnp.bincount(each.ravel(), length=cells + 1))(labels)[:, 1:]
-    largest = sizes.max(1, keepdims=True)
-    return ((sizes >= _LEAST_PART * largest) & (sizes > 0)).sum(1).astype(jnp.int32)
+    sizes = jax.vmap(lambda each: jnp.bincount(each.ravel(), length=cells + 1))(labels).at[:, 0].set(0)
+    largest = sizes.max(1)
+    whole = (sizes >= _LEAST_PART * largest[:, None]) & (sizes > 0)
+    kept = jax.vmap(lambda is_whole, each: is_whole[each])(whole, labels)
+    return kept, whole.sum(1).astype(jnp.int32), largest.astype(jnp.int32)
 
 
 def _colour_names(frames: Float[Array, "t y x 3"]) -> Int[Array, "t y x"]:

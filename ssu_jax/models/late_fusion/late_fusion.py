@@ -14,7 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, UInt8
+from jaxtyping import Array, Bool, Float, Int, Shaped, UInt8
 
 from ssu_jax.config.encoders.deeplab_v3 import DeepLabV3Config
 from ssu_jax.config.encoders.yamnet import YAMNetConfig
@@ -28,6 +28,7 @@ from ssu_jax.models.late_fusion.class_map import ClassMap, class_map
 from ssu_jax.models.late_fusion.sentences import Row, pack
 from ssu_jax.types import Batch, Outputs
 
+_FAR = 1e4  # logits that no other one reaches
 _SHARPNESS = 4.0  # of the mask: logits a nat of the segmenter's margin
 _COLOUR_CELLS = 129  # rows and columns on which colours are counted
 
@@ -37,9 +38,11 @@ class Fused(NamedTuple):
 
     scores: Any  # float32 [b, 521]: YAMNet's
     heard: Any  # bool [b, s]: sounds of the class map, s of them
-    active: Any  # bool [b, u]: sources that are heard and seen
-    coarse: Any  # float32 [b, y', x', 21]: logits with what is heard added
-    regions: Any  # bool [b, u, y', x']: what is seen of every source
+    sounding: Any  # bool [b, s]: those of them whose source is seen
+    active: Any  # bool [b, u]: the sources of these
+    coarse: Any  # float32 [b, y', x', 21]: logits with what is heard added and specks taken out
+    regions: Any  # bool [b, u, y', x']: what is seen of every source, without specks
+    parts: Any  # int32 [b, u]: of how many parts it is
 
 
 class LateFusion(nn.Module):
@@ -88,26 +91,40 @@ class LateFusion(nn.Module):
         # A frame at a time: its wide inner maps stay in the processor's cache.
         one_by_one = nn.scan(_segment, variable_broadcast="params", split_rngs={"params": False})
         _, coarse = one_by_one(self, None, images)
-        fused = self._fuse(scores, _is_loud(log_mel.reshape(b * t, *log_mel.shape[2:]), self.config) & valid, coarse, t)
+        levels = jnp.where(valid, _level(log_mel.reshape(b * t, *log_mel.shape[2:])), -jnp.inf)
+        fused = self._fuse(scores, levels, coarse, t)
         rows = self._facts(fused, images)
         masks = jax.lax.map(lambda each: _mask(*each, size), (fused.coarse, self._classes(fused.active)))
         masks = masks if (y, x) == (size, size) else resized(masks[..., None], y, x)[..., 0]
         return masks.reshape(b, t, y, x), rows.reshape(b, t, -1), fused
 
-    def _fuse(self, scores, loud, coarse, t: int) -> Fused:
+    def _fuse(self, scores, levels, coarse, t: int) -> Fused:
         config, table = self.config, class_map()
-        heard = _heard(scores, loud, table, t)
-        says = heard.astype(jnp.float32) @ _source_of_sound(table)  # [b, u]
-        wanted = (says @ _classes_of_source(table)) > 0
+        heard = self._heard(scores, levels, t)
+        wanted = (heard.astype(jnp.float32) @ _source_of_sound(table) @ _classes_of_source(table)) > 0
         # What is heard tells which object a pixel belongs to, not whether it belongs to any.
         others = ~wanted & wanted.any(1, keepdims=True) & (np.arange(len(VOC)) > 0)[None]
         coarse = coarse.astype(jnp.float32) - config.heard_bias * others[:, None, None].astype(jnp.float32)
-        best = jnp.argmax(coarse, -1)
-        of_class = best[..., None] == jnp.arange(len(VOC))[None, None, None]
-        regions = jnp.einsum("byxv,uv->buyx", of_class.astype(jnp.float32), _classes_of_source(table)) > 0
-        area = regions.mean((2, 3))
-        seen = steady(area, jnp.float32(config.seen_area), jnp.float32(config.kept_area), t)
-        return Fused(scores, heard, (says > 0) & seen, coarse, regions)
+        coarse, regions, parts, largest = _without_specks(coarse, table)
+        seen = steady(regions.mean((2, 3)), jnp.float32(config.seen_area), jnp.float32(config.kept_area), t)
+        # A sound may ask for a source that is close: whoever is far off is seldom the one who speaks.
+        areas = np.asarray([sound.area for sound in table.sounds], np.float32)
+        close = largest / (coarse.shape[1] * coarse.shape[2]) @ _source_of_sound(table).T >= areas[None]
+        sounding = heard & close & (seen.astype(jnp.float32) @ _source_of_sound(table).T > 0)
+        active = sounding.astype(jnp.float32) @ _source_of_sound(table) > 0
+        return Fused(scores, heard, sounding, active, coarse, regions, parts)
+
+    def _heard(self, scores, levels, t: int) -> Bool[Array, "b s"]:
+        """Sounds above their gates, in seconds above the level gate; a gap of one second is closed if it is as loud."""
+        config, table = self.config, class_map()
+        loud = (levels > config.level_db)[:, None]
+        on, keep = (np.asarray([getattr(sound, gate) for sound in table.sounds], np.float32) for gate in ("on", "keep"))
+        found = steady(jnp.where(loud, _sound_scores(scores, table), 0.0), on, keep, t) & loud
+        before, after = (_beside(found, t, step) for step in (-1, 1))
+        quieter = jnp.minimum(*(_beside(levels[:, None], t, step, -jnp.inf) for step in (-1, 1)))
+        found |= before & after & loud & (levels[:, None] > quieter - config.bridged_db)
+        hidden = (found.astype(jnp.float32) @ table.hides.astype(np.float32)) > 0
+        return found & ~hidden
 
     def _classes(self, active: Bool[Array, "b u"]) -> Bool[Array, "b v"]:
         return (active.astype(jnp.float32) @ _classes_of_source(class_map())) > 0
@@ -117,7 +134,7 @@ class LateFusion(nn.Module):
         gates = np.asarray([sound.on for sound in table.sounds], np.float32)
         sound_scores = _sound_scores(fused.scores, table)
         # How far above its gate a sound is decides which sources and verbs are named, should there be too many.
-        force = jnp.where(fused.heard, sound_scores / gates[None], 0.0)  # [b, s]
+        force = jnp.where(fused.sounding, sound_scores / gates[None], 0.0)  # [b, s]
         by_source = _source_of_sound(table).T[None] * force[:, None]  # [b, u, s]
         force_of_source = jnp.where(fused.active, by_source.max(-1), 0.0)
         force, chosen = jax.lax.top_k(force_of_source, min(config.max_sources, len(table.sources)))
@@ -141,7 +158,7 @@ class LateFusion(nn.Module):
         colour = jnp.where(jnp.asarray(table.coloured)[seen], colour, 0)
         columns = (
             1 + chosen, 1 + verbs[:, 0], jnp.where(force[:, 1] > 0, 1 + verbs[:, 1], 0), seen,
-            facts.count_of(region), facts.place_of(region), colour,
+            fused.parts[here, chosen], facts.place_of(region), colour,
         )  # fmt: skip
         return jnp.where(exists[:, None], jnp.stack(columns, 1), 0).astype(jnp.int32)
 
@@ -151,8 +168,7 @@ class LateFusion(nn.Module):
         in_map = np.zeros((len(table.sounds), fused.scores.shape[1]), np.float32)
         for number, sound in enumerate(table.sounds):
             in_map[number, list(sound.heard)] = 1.0
-        active_sounds = fused.heard & (fused.active.astype(jnp.float32) @ _source_of_sound(table).T > 0)
-        seen = (active_sounds.astype(jnp.float32) @ in_map) > 0
+        seen = (fused.sounding.astype(jnp.float32) @ in_map) > 0
         # Of a sound in the map its best class stands for all.
         of_map = fused.scores[:, None] * in_map[None]
         best = (of_map == of_map.max(-1, keepdims=True)) & (of_map > 0) & fused.heard[..., None]
@@ -186,16 +202,29 @@ def steady(scores: Float[Array, "b u"], on: Any, keep: Any, t: int) -> Bool[Arra
     return counts.reshape(-1, scores.shape[2])
 
 
-def _is_loud(log_mel: Float[Array, "b m f"], config: LateFusionConfig) -> Bool[Array, "b"]:
-    """Whether a second is above the level gate."""
-    return 20.0 * jnp.log10(jnp.exp(log_mel).mean((1, 2))) > config.level_db
+def _beside(values: Shaped[Array, "b u"], t: int, step: int, edge: Any = False) -> Shaped[Array, "b u"]:
+    """Of the second before (step -1) or after (1); `edge` at the ends of a clip."""
+    clips = values.reshape(-1, t, values.shape[1])
+    padded = jnp.pad(clips, ((0, 0), (1, 1), (0, 0)), constant_values=edge)
+    return padded[:, 1 + step : 1 + step + t].reshape(values.shape)
 
 
-def _heard(scores, loud, table: ClassMap, t: int) -> Bool[Array, "b s"]:
-    on, keep = (np.asarray([getattr(sound, gate) for sound in table.sounds], np.float32) for gate in ("on", "keep"))
-    found = steady(jnp.where(loud[:, None], _sound_scores(scores, table), 0.0), on, keep, t) & loud[:, None]
-    hidden = (found.astype(jnp.float32) @ table.hides.astype(np.float32)) > 0
-    return found & ~hidden
+def _level(log_mel: Float[Array, "b m f"]) -> Float[Array, "b"]:
+    """Mean mel magnitude of a second in dB."""
+    return 20.0 * jnp.log10(jnp.exp(log_mel).mean((1, 2)))
+
+
+def _without_specks(coarse: Float[Array, "b y x v"], table: ClassMap) -> tuple[Array, Array, Array, Array]:
+    """Logits whose specks are background, regions bool [b, u, y, x], their parts and largest part's cells [b, u]."""
+    classes = _classes_of_source(table)
+    of_class = jnp.argmax(coarse, -1)[..., None] == jnp.arange(len(VOC))[None, None, None]
+    regions = jnp.einsum("byxv,uv->buyx", of_class.astype(jnp.float32), classes) > 0
+    b, u = regions.shape[:2]
+    kept, parts, largest = (
+        each.reshape(b, u, *each.shape[1:]) for each in facts.parts_of(regions.reshape(b * u, *regions.shape[2:]))
+    )
+    specks = jnp.einsum("buyx,uv->byxv", (regions & ~kept).astype(jnp.float32), classes) > 0
+    return jnp.where(specks & of_class, -_FAR, coarse), kept, parts, largest.astype(jnp.float32)
 
 
 def _sound_scores(scores: Float[Array, "b v"], table: ClassMap) -> Float[Array, "b s"]:
@@ -218,8 +247,8 @@ def _classes_of_source(table: ClassMap) -> np.ndarray:
 def _mask(coarse: Float[Array, "y1 x1 v"], wanted: Bool[Array, "v"], size: int) -> Float[Array, "y x"]:
     """Mask logits: by how much the best wanted class of a pixel is ahead of the best other one."""
     logits = resized_corners(coarse[None], size, size)[0]
-    ours = jnp.where(wanted[None, None], logits, -1e4).max(-1)
-    others = jnp.where(wanted[None, None], -1e4, logits).max(-1)
+    ours = jnp.where(wanted[None, None], logits, -_FAR).max(-1)
+    others = jnp.where(wanted[None, None], -_FAR, logits).max(-1)
     return jnp.clip(_SHARPNESS * (ours - others), -30.0, 30.0)
 
 

@@ -29,18 +29,25 @@ def test_place_is_that_of_the_centre(row, place):
         (["##..", "##..", "...."], 1),
         (["##..", "##..", "..##"], 1),  # joined at a corner
         (["##.#", "##.#", "...."], 2),
-        (["##.#", "##..", "...."], 1),  # a quarter of the largest is a speck
+        (["###.", "##..", "...#"], 1),  # less than a quarter of the largest is a speck
         (["#.#.", "....", "#.#."], 4),
         (["####", "#..#", "####"], 1),  # a ring
     ],
 )
 def test_parts_are_counted_and_specks_are_not(picture, parts):
-    assert facts.count_of(cells(*picture)).tolist() == [parts]
+    kept, count, largest = facts.parts_of(cells(*picture))
+    assert count.tolist() == [parts]
+    whole = np.asarray(cells(*picture))
+    assert (np.asarray(kept) <= whole).all()
+    assert kept.sum() == whole.sum() - (1 if picture[2] == "...#" and parts == 1 else 0)
+    assert int(largest[0]) <= kept.sum()
 
 
 def test_a_long_way_round_is_one_part():
     snake = ["#########", "........#", "#########", "#........", "#########"]
-    assert facts.count_of(jnp.concatenate([cells(*snake), ~cells(*snake)])).tolist() == [1, 2]
+    _, count, largest = facts.parts_of(jnp.concatenate([cells(*snake), ~cells(*snake)]))
+    assert count.tolist() == [1, 2]
+    assert largest.tolist() == [29, 8]
 
 
 @pytest.mark.parametrize(

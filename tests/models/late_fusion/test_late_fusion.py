@@ -54,8 +54,8 @@ def program(config, t):
     """One for all tests: seconds are padded to MOST of them."""
     model = LateFusion(config)
 
-    def run(module, tags, coarse, loud):
-        found = module._fuse(tags, loud, coarse, t)
+    def run(module, tags, coarse, levels):
+        found = module._fuse(tags, levels, coarse, t)
         grey = jnp.full((MOST, 65, 65, 3), 128.0)
         masks = jax.vmap(lambda c, v: late_fusion._mask(c, v, 65))(found.coarse, module._classes(found.active))
         return found, masks > 0, module._facts(found, grey)
@@ -63,11 +63,14 @@ def program(config, t):
     return jax.jit(lambda *given: model.apply({}, *given, method=run))
 
 
-def fused(tags, coarse, t=MOST, loud=None, config=CONFIG):
+def fused(tags, coarse, t=MOST, levels=None, config=CONFIG):
     """(what was decided, masks bool [b, y, x], sentences, sounds) of a clip; t: of clips of so many seconds."""
-    seconds, loud = len(tags), np.ones(len(tags), bool) if loud is None else loud
-    given = [np.concatenate([part, np.zeros((MOST - seconds, *np.shape(part)[1:]))]) for part in (tags, coarse, loud)]
-    given = jnp.asarray(given[0], jnp.float32), jnp.asarray(given[1], jnp.float32), jnp.asarray(given[2], bool)
+    seconds, levels = len(tags), np.zeros(len(tags)) if levels is None else levels
+    parts = (tags, 0.0), (coarse, 0.0), (levels, -np.inf)
+    given = [
+        jnp.asarray(np.concatenate([part, np.full((MOST - seconds, *np.shape(part)[1:]), rest)]), jnp.float32)
+        for part, rest in parts
+    ]
     found, masks, rows = program(config, t)(*given)
     rows, words = np.asarray(rows)[:seconds], Sentences(config)
     return found, np.asarray(masks)[:seconds], [words.decode(row) for row in rows], [words.sounds(row) for row in rows]
@@ -78,6 +81,7 @@ def test_masks_and_sentences_follow_the_sound():
     _, masks, sentences, sounds = fused(
         scores({"Dog": 0.9, "Bark": 0.8}, {}, {"Dog": 0.9, "Bark": 0.7}, {"Speech": 0.9}, {"Speech": 0.9, "Dog": 0.5}),
         segments(dog, dog, both, both, both),
+        levels=[0.0, -30.0, 0.0, -30.0, 0.0],
     )
     assert sentences == [
         "The grey dog on the left is barking.",
@@ -107,13 +111,12 @@ def test_what_is_not_in_the_picture_has_a_name_and_no_mask():
 
 def test_the_level_gate_keeps_silence_empty():
     """Whatever the networks believe."""
-    found, masks, sentences, _ = fused(scores({"Dog": 0.9}), segments({"dog": LEFT}), loud=[False])
+    found, masks, sentences, _ = fused(scores({"Dog": 0.9}), segments({"dog": LEFT}), levels=[-50.0])
     assert not found.heard.any()
     assert not masks.any()
     assert sentences == [""]
     level = lambda db: jnp.full((1, 96, 64), np.log(10 ** (db / 20)), jnp.float32)  # noqa: E731
-    assert late_fusion._is_loud(level(CONFIG.level_db + 0.1), CONFIG)
-    assert not late_fusion._is_loud(level(CONFIG.level_db - 0.1), CONFIG)
+    np.testing.assert_allclose(late_fusion._level(level(-33.0)), -33.0, atol=1e-4)
 
 
 def test_what_is_heard_decides_between_objects_and_not_between_object_and_background():
@@ -162,6 +165,34 @@ def test_a_clip_does_not_depend_on_its_batch():
     np.testing.assert_array_equal(alone, together[2:])
     assert said == said_together[2:]
     assert said_together[:2] == ["", ""]
+
+
+def test_a_gap_of_one_second_is_closed_where_it_is_as_loud():
+    tags, coarse = scores({"Dog": 0.9}, {}, {"Dog": 0.9}), segments(*[{"dog": LEFT}] * 3)
+    for level, wanted in ((-30.0, True), (-36.0, False), (-50.0, False)):
+        _, masks, _, _ = fused(tags, coarse, levels=[-20.0, level, 0.0])
+        assert masks.any((1, 2)).tolist() == [True, wanted, True], level
+    found, *_ = fused(tags[:2], coarse[:2], levels=[0.0, 0.0])
+    assert found.active.any(1).tolist()[:2] == [True, False], "nothing follows"
+
+
+def test_who_is_far_off_is_not_taken_for_the_speaker():
+    """15 of 144 cells are close enough, 12 are not; who sings may be anywhere."""
+    close, far = {"person": (slice(0, 3), slice(0, 5))}, {"person": (slice(0, 3), slice(0, 4))}
+    tags = scores({"Speech": 0.9}, {"Speech": 0.9}, {"Singing": 0.9})
+    _, masks, sentences, sounds = fused(tags, segments(close, far, far))
+    assert masks.any((1, 2)).tolist() == [True, False, True]
+    assert [bool(text) for text in sentences] == [True, False, True]
+    assert sounds[:2] == [[("Speech", True)], [("Speech", False)]]
+
+
+def test_specks_beside_a_source_are_left_out():
+    _, masks, sentences, _ = fused(
+        scores({"Dog": 0.9}), segments({"dog": LEFT, "bird": RIGHT}) + segments({"dog": (slice(4, 6), slice(10, 12))})
+    )
+    assert masks[0, :, :22].any()
+    assert not masks[0, :, 40:].any()
+    assert "dog on the left is" in sentences[0]
 
 
 def test_a_speck_is_not_seen():
