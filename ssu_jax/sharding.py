@@ -53,15 +53,15 @@ RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
 
 
 def make_mesh(sizes: Sequence[int] = (-1, 1, 1, 1), devices: Sequence[Any] | None = None) -> Mesh | None:
-    """A mesh over all devices, or None where there is only one.
+    """A mesh over all devices, or None where this process has only one.
 
     sizes: of data, fsdp, expert, tensor; -1 in one of them is what the others leave.  devices: default all of this
-    process's backend. Raises UserError unless the sizes multiply to the number of devices. Devices of several slices
-    (pods joined by a slower network) are cut between them along `data` alone.
+    process's backend; of others, one too makes a mesh. Raises UserError unless the sizes multiply to the number of
+    devices. Devices of several slices (pods joined by a slower network) are cut between them along `data` alone.
     """
-    devices = jax.devices() if devices is None else devices
+    is_own, devices = devices is None, jax.devices() if devices is None else devices
     sizes = _filled(tuple(sizes), len(devices))
-    if len(devices) == 1:
+    if is_own and len(devices) == 1:
         return None
     num_slices = len({getattr(device, "slice_index", 0) for device in devices})
     if num_slices == 1:
@@ -133,7 +133,7 @@ def spec_of(name: str, shape: tuple[int, ...], mesh: Mesh | AbstractMesh) -> Par
     return PartitionSpec(*(axis if axis and mesh.shape[axis] > 1 else None for axis in spec))
 
 
-def shardings_of(tree: Any, mesh: Mesh | None) -> Any:
+def shardings_of(tree: Any, mesh: Mesh | AbstractMesh | None) -> Any:
     """A tree of shardings for a tree of arrays or shapes that holds parameters, moments, averages, scalars; or None.
 
     A leaf is named by the keys of the dicts that it lies in, which moments share with their parameters.
@@ -142,8 +142,7 @@ def shardings_of(tree: Any, mesh: Mesh | None) -> Any:
         return None
 
     def of(path, leaf) -> NamedSharding:
-        name = "/".join(str(key.key) for key in path if isinstance(key, jax.tree_util.DictKey))
-        return NamedSharding(mesh, spec_of(name, leaf.shape, mesh))
+        return NamedSharding(mesh, spec_of(_name_of(path), leaf.shape, mesh))
 
     return jax.tree_util.tree_map_with_path(of, tree)
 
@@ -170,7 +169,38 @@ def batch_constrained(tree: Any, axis: int = 0) -> Any:
     return jax.tree.map(lambda leaf: jax.lax.with_sharding_constraint(leaf, spec), tree)
 
 
-def check_batch_size(batch_size: int, mesh: Mesh | None, num_slices: int = 1) -> None:
+def gathered(params: Any) -> Any:
+    """The parameters as they are computed with: what `fsdp` has cut is joined, the gradient is cut again.
+
+    Without this the partitioner cuts activations as the weights lie, and moves them between every two layers. Nothing
+    without a current mesh. To be called on the arguments of what is differentiated.
+    """
+    mesh = current_mesh()
+    if mesh is None or mesh.shape[FSDP] == 1:
+        return params
+
+    def of(path, leaf):
+        stored = spec_of(_name_of(path), leaf.shape, mesh)
+        return _regathered(leaf, stored) if FSDP in stored else leaf
+
+    return jax.tree_util.tree_map_with_path(of, params)
+
+
+def _regathered(leaf: Any, stored: PartitionSpec) -> Any:
+    used = PartitionSpec(*(None if axis == FSDP else axis for axis in stored))
+
+    @jax.custom_vjp
+    def join(x):
+        return jax.lax.with_sharding_constraint(x, used)
+
+    def cut(_, gradient):
+        return (jax.lax.with_sharding_constraint(gradient, stored),)
+
+    join.defvjp(lambda x: (join(x), None), cut)
+    return join(leaf)
+
+
+def check_batch_size(batch_size: int, mesh: Mesh | AbstractMesh | None, num_slices: int = 1) -> None:
     """Raises UserError unless every device gets the same number of clips of each of `num_slices` slices."""
     wanted = batch_ways(mesh) * num_slices
     if batch_size % wanted:
@@ -194,15 +224,20 @@ def spread(function: Callable, mesh: Mesh | None) -> Callable:
     if mesh is None:
         return function
     sharding, ways = batch_sharding(mesh), batch_ways(mesh)
+    joined = jax.jit(lambda params, *arrays: function(gathered(params), *arrays))
 
     def call(params, *arrays):
         rows = len(arrays[0])
         padding = -rows % ways
         padded = [np.pad(array, [(0, padding)] + [(0, 0)] * (array.ndim - 1)) for array in map(np.asarray, arrays)]
-        answer = function(params, *place(padded, sharding))
+        answer = joined(params, *place(padded, sharding))
         return jax.tree.map(lambda leaf: leaf[:rows], answer) if padding else answer
 
     return within(mesh, call)
+
+
+def _name_of(path: tuple) -> str:
+    return "/".join(str(key.key) for key in path if isinstance(key, jax.tree_util.DictKey))
 
 
 def _filled(sizes: tuple[int, ...], num_devices: int) -> tuple[int, ...]:

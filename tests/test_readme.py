@@ -18,7 +18,7 @@ def commands() -> list[str]:
     """Every `ssu VERB ...` line of the README's shell blocks, the configs' docstrings and the verbs' examples."""
     blocks = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
     blocks += [path.read_text(encoding="utf-8").partition('"""\n\nfrom')[0] for path in (ROOT / "configs").glob("*.py")]
-    blocks += [importlib.import_module(f"ssu_jax.cli.{verb}").EPILOG for verb in main.VERBS]
+    blocks += [importlib.import_module(f"ssu_jax.cli.{verb.replace('-', '_')}").EPILOG for verb in main.VERBS]
     joined = [re.sub(r"\\\n\s*", "", block) for block in blocks]  # a backslash carries a command over to the next line
     lines = [line.partition("  #")[0].strip() for block in joined for line in block.splitlines()]
     return sorted({line for line in lines if line.startswith("ssu ")})

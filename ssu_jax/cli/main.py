@@ -20,8 +20,8 @@ import ssu_jax
 from ssu_jax.cli import compile_cache, configuration
 from ssu_jax.types import UserError
 
-VERBS = ("prepare", "train", "evaluate", "predict", "export", "convert", "weights", "data", "profile")
-CONFIGURED = frozenset({"train", "profile"})  # verbs that take --config
+VERBS = ("prepare", "train", "evaluate", "predict", "export", "convert", "weights", "data", "profile", "compile-check")
+CONFIGURED = frozenset({"train", "profile", "compile-check"})  # verbs that take --config
 
 DEFECT = 70
 INTERRUPTED = 130
@@ -123,7 +123,7 @@ def _build(verbs: Sequence[str]) -> tuple[_Parser, dict[str, _VerbParser]]:
     parser.add_argument("--version", action="version", version=_version())
     choices = parser.add_subparsers(title="verbs", dest="verb", metavar="VERB", required=True, parser_class=_VerbParser)
     for verb in verbs:
-        module = importlib.import_module(f"ssu_jax.cli.{verb}")
+        module = importlib.import_module(f"ssu_jax.cli.{verb.replace('-', '_')}")
         epilog = f"example:\n  {module.EPILOG}"
         if verb in CONFIGURED:
             epilog += "\n\n" + configuration.options_help()

@@ -72,9 +72,8 @@ def prediction(config: Config, batch_size: int) -> Program:
 
 def training_step(config: Config, batch_size: int) -> Program:
     """One update on `batch_size` clips of `data.train_seconds` frames, in one slice."""
-    config = copy.deepcopy(config)
-    data, train = config.data, config.train
-    data.num_frames = min(data.train_seconds or data.num_frames, data.num_frames)
+    config = as_trained(config)
+    train = config.train
     train.batch_size, train.grad_accumulation = batch_size, 1
     model, optimizer = models.build(config), make_optimizer(train)
     create = functools.partial(create_state, config, optimizer)
@@ -92,9 +91,17 @@ def training_step(config: Config, batch_size: int) -> Program:
         ),
         make_arguments,
         carries_state=True,
-        frames=data.num_frames,
+        frames=config.data.num_frames,
         batch_size=batch_size,
     )
+
+
+def as_trained(config: Config) -> Config:
+    """A copy whose clips are as long as those it trains on."""
+    config = copy.deepcopy(config)
+    data = config.data
+    data.num_frames = min(data.train_seconds or data.num_frames, data.num_frames)
+    return config
 
 
 def random_batch(config: Config, batch_size: int) -> Batch:

@@ -26,7 +26,7 @@ from ssu_jax.training.logging import MetricsLog
 from ssu_jax.training.optimizer import make_optimizer
 from ssu_jax.training.prefetch import Prefetcher
 from ssu_jax.training.state import first_state, state_shapes, told_parameters
-from ssu_jax.training.step import compiled_step
+from ssu_jax.training.step import jitted_step
 from ssu_jax.types import TrainState, UserError
 
 NUMERIC_BUDGET = 77
@@ -110,7 +110,7 @@ def _start(
     run = _Run(
         config=config,
         folder=place.path,
-        train_step=compiled_step(model, config, optimizer, mesh),
+        train_step=sharding.within(mesh, jitted_step(model, config, optimizer, mesh)),
         place=lambda batch: sharding.place(batch, sharding.batch_sharding(mesh)),
         tokenizer=tokenizer,
         clip_ids=clip_tokenizer.encode if clip_tokenizer else None,

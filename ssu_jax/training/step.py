@@ -33,7 +33,7 @@ def make_train_step(
     """The step, not yet jitted. `train.batch_size` clips go in, over all devices."""
 
     def loss_of(frozen, learned, batch, key, mask_mix):
-        params = parts.merge(learned, frozen)
+        params = sharding.gathered(parts.merge(learned, frozen))
         outputs = model.apply({"params": params}, batch, mask_mix, rngs={"mask": key}, train=True)
         return losses.total_loss(outputs, batch, config.losses)
 
@@ -65,13 +65,16 @@ def make_train_step(
     return train_step
 
 
-def compiled_step(model: Any, config: Config, optimizer: optax.GradientTransformation, mesh: Any = None) -> Callable:
-    """The jitted step, which takes over the memory of its state. On a mesh the state stays where it lies."""
+def jitted_step(model: Any, config: Config, optimizer: optax.GradientTransformation, mesh: Any = None) -> Any:
+    """The jitted step, which takes over the memory of its state. On a mesh the state stays where it lies.
+
+    On a mesh it is to be called, or lowered, inside `sharding.using(mesh)`.
+    """
     step, shardings = make_train_step(model, config, optimizer), None
     if mesh is not None:
         places = sharding.shardings_of(state_shapes(model, config, optimizer), mesh)
         shardings = (places, sharding.replicated(mesh))
-    return sharding.within(mesh, jax.jit(step, donate_argnums=0, out_shardings=shardings))
+    return jax.jit(step, donate_argnums=0, out_shardings=shardings)
 
 
 def true_mask_probability(config: TrainConfig, step) -> Float[Array, ""]:
