@@ -4,7 +4,7 @@
 
 Every mesh, `1,1,1,1` is one device, trains three steps from the same seed; the last one also goes on from the second
 step that the one before it has saved. `whole` also describes three clips with the averaged weights; `words` leaves
-masks out and compiles in half the time.
+masks and what else compiles long out, and does not split the gradient.
 """
 
 import json
@@ -34,6 +34,8 @@ def tiny(extent: str) -> Config:
     config.train.learning_rate, config.train.warmup_steps = 1e-3, 0
     if extent == "words":
         config.model.text_only, config.model.mcm, config.model.rcc = True, False, False
+        config.model.visual.depths, config.model.language_model.enabled = (1, 1, 1, 1), False
+        config.train.batch_size, config.train.grad_accumulation = CLIPS, 1
     return config
 
 
