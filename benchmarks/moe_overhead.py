@@ -1,17 +1,24 @@
-"""What the expert layer costs beside a dense feed-forward block of equal active FLOPs: one JSON line.
+"""What the expert layer costs beside a dense feed-forward block of equal active FLOPs: one JSON line a figure.
 
-    python benchmarks/moe_overhead.py --tokens 4000 --capacity-factor 1.0
+    python benchmarks/moe_overhead.py --experts 1 8 32 64 --capacity 1.0 1.25 --json overhead.jsonl
+    python benchmarks/moe_overhead.py --experts 8 32 --dropless --routing zipf learned
 
-Both are compiled, forward and backward, router losses included, and run in turns on the same input; the
-ratio is between the fastest runs, in CPU time of the process (all threads) and in wall-clock time. With a
-capacity factor of 1.0 the experts multiply exactly what the dense block multiplies, and what overflows is
-dropped: the share of dropped tokens stands beside the ratio.
+Both are compiled, router and its losses included, and run in turns on the same input, so that a busy machine slows
+both alike; the ratio is between the medians, in CPU time of the process (all threads) and in wall-clock time. A pass
+is `forward` or `train` (forward and all gradients). With a capacity of 1.0 the experts multiply exactly what the
+dense block multiplies; what overflows is dropped, and the share of dropped assignments stands beside the ratio.
+
+The C library gives large buffers back to the system after every call and gets them zeroed again, page by page: with
+the gradients of many experts that is a cost of its own, which `system_seconds` shows. MALLOC_MMAP_MAX_=0 and
+MALLOC_TRIM_THRESHOLD_=100000000000 in the environment let a process keep them (glibc).
 """
 
 import argparse
 import json
+import os
 import pathlib
 import platform
+import statistics
 import time
 
 import flax
@@ -36,79 +43,103 @@ class Dense(nn.Module):
         return nn.Dense(self.width, dtype=self.dtype)(hidden)
 
 
-def measure(args: argparse.Namespace) -> dict:
-    """Times both layers and returns the figures."""
+def measure(args: argparse.Namespace, experts: int, capacity: float, routing: str) -> list[dict]:
+    """Times both layers, forward and train, and returns two figures."""
+    top_k = min(args.top_k, experts)
+    hidden = args.hidden * args.top_k // top_k  # one expert is as wide as the dense block
     config = MoEConfig(
-        num_experts=args.experts, top_k=args.top_k, hidden=args.hidden, capacity_factor=args.capacity_factor
-    )
+        num_experts=experts, top_k=top_k, hidden=hidden, capacity_factor=capacity, dispatch=args.dispatch,
+        dropless=args.dropless, forced_routing={"learned": "none"}.get(routing, routing),
+    )  # fmt: skip
     keys = jax.random.split(jax.random.key(args.seed), 4)
     x = jax.random.normal(keys[0], (args.tokens, args.width))
     router_input = jax.random.normal(keys[1], (args.tokens, args.router_width or args.width))
     mask = jnp.ones(args.tokens, bool)
-    experts = MixtureOfExperts(config, args.width, args.dtype)
-    dense = Dense(args.hidden * args.top_k, args.width, args.dtype)
+    layer, dense = MixtureOfExperts(config, args.width, args.dtype), Dense(hidden * top_k, args.width, args.dtype)
 
     def expert_loss(params, x, router_input):
-        y, statistics = experts.apply(params, x, router_input, mask, train=True)
-        loss = jnp.mean(jnp.square(y.astype(jnp.float32))) + statistics["balance"] + statistics["z"]
-        return loss, statistics["dropped"]
+        y, stats = layer.apply(params, x, router_input, mask, train=True)
+        loss = jnp.mean(jnp.square(y.astype(jnp.float32))) + stats["balance"] + stats["z"]
+        return loss, {name: stats[name] for name in ("dropped_share", "max_load")}
 
     def dense_loss(params, x):
         return jnp.mean(jnp.square(dense.apply(params, x).astype(jnp.float32)))
 
-    with_experts = jax.jit(jax.grad(expert_loss, (0, 1, 2), has_aux=True))
-    with_dense = jax.jit(jax.grad(dense_loss, (0, 1)))
-    expert_inputs = jax.jit(experts.init)(keys[2], x, router_input, mask), x, router_input
-    dense_inputs = jax.jit(dense.init)(keys[3], x), x
-    dropped = with_experts(*expert_inputs)[1]
-    jax.block_until_ready(with_dense(*dense_inputs))
+    inputs = {"experts": (jax.jit(layer.init)(keys[2], x, router_input, mask), x, router_input),
+              "dense": (jax.jit(dense.init)(keys[3], x), x)}  # fmt: skip
+    passes = {
+        "forward": {"dense": jax.jit(dense_loss), "experts": jax.jit(expert_loss)},
+        "train": {"dense": jax.jit(jax.grad(dense_loss, (0, 1))),
+                  "experts": jax.jit(jax.grad(expert_loss, (0, 1, 2), has_aux=True))},
+    }  # fmt: skip
+    figures = []
+    for name, functions in passes.items():
+        medians, stats = _medians(functions, inputs, args.repeats)
+        figures.append({
+            "benchmark": "moe_overhead", "experts": experts, "capacity": capacity, "pass": name, "routing": routing,
+            "ratio": round(medians["experts"]["cpu"] / medians["dense"]["cpu"], 3),
+            "dropped": round(float(stats["dropped_share"]), 4), "max_load": round(float(stats["max_load"]), 3),
+            "ratio_wall_time": round(medians["experts"]["wall"] / medians["dense"]["wall"], 3),
+            **{f"{layer}_{kind}_seconds": round(seconds, 6)
+               for layer, kinds in medians.items() for kind, seconds in kinds.items()},
+            **{key: getattr(args, key) for key in _SETTINGS}, "top_k": top_k, "hidden": hidden,
+            "keeps_buffers": os.environ.get("MALLOC_MMAP_MAX_") == "0", "device": jax.devices()[0].device_kind,
+            "versions": {"python": platform.python_version(), "jax": jax.__version__, "flax": flax.__version__},
+        })  # fmt: skip
+    return figures
 
-    seconds = {"dense": [], "experts": []}
-    for _ in range(args.repeats):  # in turns, so that a busy machine slows both alike
-        seconds["dense"].append(_seconds(with_dense, dense_inputs))
-        seconds["experts"].append(_seconds(with_experts, expert_inputs))
-    fastest = {name: [min(column) for column in zip(*rows, strict=True)] for name, rows in seconds.items()}
-    return {
-        "benchmark": "moe_overhead",
-        **vars(args),
-        "ratio_cpu_time": round(fastest["experts"][0] / fastest["dense"][0], 3),
-        "ratio_wall_time": round(fastest["experts"][1] / fastest["dense"][1], 3),
-        "dense_cpu_seconds": round(fastest["dense"][0], 6),
-        "dense_wall_seconds": round(fastest["dense"][1], 6),
-        "dropped_share": round(int(dropped) / (args.tokens * args.top_k), 4),
-        "device": jax.devices()[0].device_kind,
-        "versions": {"python": platform.python_version(), "jax": jax.__version__, "flax": flax.__version__},
-    }
+
+def _medians(functions: dict, inputs: dict, repeats: int) -> tuple[dict, dict]:
+    """Median seconds of each function by kind, run in turns after one run that compiles; and the layer's statistics."""
+    jax.block_until_ready(functions["dense"](*inputs["dense"]))
+    stats = functions["experts"](*inputs["experts"])[1]
+    rows = {name: [] for name in functions}
+    for _ in range(repeats):
+        for name, function in functions.items():
+            rows[name].append(_seconds(function, inputs[name]))
+    columns = {name: zip(*runs, strict=True) for name, runs in rows.items()}
+    kinds = ("cpu", "wall", "system")
+    return {name: dict(zip(kinds, map(statistics.median, each), strict=True)) for name, each in columns.items()}, stats
 
 
-def _seconds(function, inputs) -> tuple[float, float]:
-    """CPU and wall-clock seconds of one call."""
-    cpu, wall = time.process_time(), time.perf_counter()
+def _seconds(function, inputs) -> tuple[float, float, float]:
+    """CPU, wall-clock and (of the CPU) the system's seconds of one call."""
+    cpu, wall, system = time.process_time(), time.perf_counter(), os.times().system
     jax.block_until_ready(function(*inputs))
-    return time.process_time() - cpu, time.perf_counter() - wall
+    return time.process_time() - cpu, time.perf_counter() - wall, os.times().system - system
+
+
+_SETTINGS = ("tokens", "width", "router_width", "dispatch", "dropless", "dtype", "repeats", "seed")
 
 
 def main() -> None:
-    """Prints the line; `--json` writes it to a file as well."""
+    """Prints the lines as they come; `--json` writes them to a file as well."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tokens", type=int, default=4000, help="tokens of a step")
-    parser.add_argument("--width", type=int, default=128, help="token width")
+    parser.add_argument("--experts", type=int, nargs="+", default=[1, 8, 32, 64], help="numbers of experts")
+    parser.add_argument("--capacity", type=float, nargs="+", default=[1.0], help="slots over the even share")
+    parser.add_argument("--routing", nargs="+", default=["uniform"], choices=("uniform", "zipf", "learned"),
+                        help="forced loads, or the router's as it is initialised")  # fmt: skip
+    parser.add_argument("--dispatch", default="gather", choices=("gather", "einsum", "blocks", "ragged"))
+    parser.add_argument("--dropless", action="store_true", help="drop nothing, whatever the capacity")
+    parser.add_argument("--tokens", type=int, default=4096, help="tokens of a step")
+    parser.add_argument("--width", type=int, default=768, help="token width")
     parser.add_argument("--router-width", type=int, default=0, help="width of the router's input; 0: the token's")
-    parser.add_argument("--hidden", type=int, default=256, help="hidden width of one expert")
-    parser.add_argument("--experts", type=int, default=4, help="number of experts")
-    parser.add_argument("--top-k", type=int, default=1, help="experts a token visits")
-    parser.add_argument("--capacity-factor", type=float, default=1.0, help="slots over the even share")
+    parser.add_argument("--hidden", type=int, default=1536, help="hidden width of one of top_k experts")
+    parser.add_argument("--top-k", type=int, default=2, help="experts a token visits")
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"), help="of the computation")
-    parser.add_argument("--repeats", type=int, default=40, help="timed calls of each layer")
+    parser.add_argument("--repeats", type=int, default=7, help="timed calls of each layer")
     parser.add_argument("--seed", type=int, default=0, help="of inputs and parameters")
-    parser.add_argument("--json", default="", help="file that receives the line")
+    parser.add_argument("--json", default="", help="file that receives the lines")
     args = parser.parse_args()
-    result = measure(args)
-    result.pop("json")
-    line = json.dumps(result)
-    print(line)
+    lines = []
+    for experts in args.experts:
+        for capacity in args.capacity:
+            for routing in args.routing:
+                for figure in measure(args, experts, capacity, routing):
+                    lines.append(json.dumps(figure))
+                    print(lines[-1], flush=True)
     if args.json:
-        pathlib.Path(args.json).write_text(line + "\n")
+        pathlib.Path(args.json).write_text("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

@@ -82,7 +82,7 @@ class Config:
 def _contradictions(config: Config) -> list[str]:
     """Options that are each in range and do not go together."""
     data, model, moe, train = config.data, config.model, config.model.moe, config.train
-    reachable = moe.num_experts // moe.num_groups if moe.two_step else moe.num_experts
+    reachable = moe.num_experts // moe.num_groups * moe.groups_per_token if moe.two_step else moe.num_experts
     wrong = {
         "model.seg_only and model.text_only are both set: choose one": model.seg_only and model.text_only,
         f"data.image_size must be a multiple of 32, got {data.image_size}": config.family == "ssuformer"
@@ -97,6 +97,12 @@ def _contradictions(config: Config) -> list[str]:
             moe.two_step and moe.num_experts % moe.num_groups,
         f"model.moe.top_k ({moe.top_k}) is more than the experts that a token can reach ({reachable})":
             model.mohe and moe.top_k > reachable,
+        f"model.moe.groups_per_token ({moe.groups_per_token}) is more than model.moe.num_groups ({moe.num_groups})":
+            moe.groups_per_token > moe.num_groups,
+        "model.moe.two_step lets tokens choose groups: set model.moe.choice to tokens, or leave two_step out":
+            moe.two_step and moe.choice == "experts",
+        f"model.moe.transport all_to_all moves slots, which dispatch {moe.dispatch} has none of: take gather":
+            moe.transport == "all_to_all" and moe.dispatch == "einsum",
         "data.classes names a class twice": len(set(data.classes)) < len(data.classes),
     }  # fmt: skip
     problems = [problem for problem, holds in wrong.items() if holds]

@@ -49,9 +49,24 @@ class MoEConfig:
     top_k: int = option(1, "experts a token visits", low=1, high=64)
     hidden: int = option(256, "hidden width of one expert", low=1)
     capacity_factor: float = option(1.5, "slots of an expert over its even share, in training", low=0.1, high=64.0)
-    dispatch: str = option("gather", "how tokens reach experts; dense is the oracle", choices=("gather", "dense"))
+    dispatch: str = option("gather", "how tokens reach experts: into slots by indices (gather) or one-hot products "
+                                     "(einsum), sorted and dropless (blocks for a CPU, ragged for a TPU), or all to "
+                                     "all of them (dense, the oracle)",
+                           choices=("gather", "einsum", "blocks", "ragged", "dense"))  # fmt: skip
+    transport: str = option("none", "how tokens reach the devices of their experts; ragged wants a TPU or GPU",
+                            choices=("none", "all_to_all", "ring", "ragged"))  # fmt: skip
+    dropless: bool = option(False, "drop no token in training, whatever the capacity factor")
+    priority: bool = option(False, "the surest tokens stand first in line for an expert's slots, not the earliest")
+    choice: str = option("tokens", "in training tokens choose experts, or experts choose tokens (of a sentence also "
+                                   "later words; at most 4 top_k experts a token)",
+                         choices=("tokens", "experts"))  # fmt: skip
+    router_noise: float = option(0.0, "deviation of the noise on the logits in training, times the number of experts",
+                                 low=0.0, high=100.0)  # fmt: skip
+    forced_routing: str = option("none", "for benchmarks: experts that training takes instead of the router's",
+                                 choices=("none", "uniform", "zipf"))  # fmt: skip
     two_step: bool = option(False, "the scene picks the expert group, region and frame pick inside it")
     num_groups: int = option(2, "expert groups of the two-step choice", low=1)
+    groups_per_token: int = option(1, "groups that a token of the two-step choice can reach", low=1)
     prompt_tokens: int = option(2, "prompt tokens of each level", low=1, high=64)
 
 

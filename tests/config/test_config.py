@@ -59,7 +59,7 @@ def test_defaults_are_not_shared_between_trees():
         ("model.visual.widths", (8, 8), "must hold 4 numbers each"),
         ("model.visual.widths", (8, 8, 0, 8), "model.visual.widths must be at least 1"),
         ("model.moe.top_k", 5, "model.moe.top_k (5) is more than the experts that a token can reach (4)"),
-        ("model.moe.dispatch", "magic", "model.moe.dispatch must be one of gather, dense"),
+        ("model.moe.dispatch", "magic", "model.moe.dispatch must be one of gather, einsum, blocks, ragged, dense"),
         ("train.grad_accumulation", 3, "must be a multiple of train.grad_accumulation (3)"),
         ("schema_version", SCHEMA_VERSION + 1, f"this version of ssu_jax reads {SCHEMA_VERSION}"),
     ],

@@ -11,8 +11,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from ssu_jax import sharding
 from ssu_jax.config.model import MoEConfig
-from ssu_jax.layers.moe import dispatch, losses, router
+from ssu_jax.layers.moe import dispatch, losses, router, transport
+from ssu_jax.layers.moe.network import Network
 
 # One expert starts as a dense layer of the same widths does.
 _kernel_init = nn.initializers.lecun_normal(in_axis=-2, out_axis=-1, batch_axis=(0,))
@@ -40,20 +42,41 @@ class MixtureOfExperts(nn.Module):
     ) -> tuple[Float[Array, "s d"], dict[str, Array]]:
         """The experts' answer and `losses.statistics`. Tokens with mask False cost nothing and give 0.
 
-        In training an expert has a limited number of slots, and what overflows is dropped and counted. Else no
-        token is dropped: every expert sees every token, so a token's result cannot depend on its neighbours.
+        In training an expert has a limited number of slots, and what overflows is dropped and counted (unless
+        `dropless`). Else no token is dropped: every expert sees every token, so a token's result cannot depend on its
+        neighbours. With a transport and a current mesh tokens travel to the devices of their experts (transport.py).
         """
         config, num_experts = self.config, self.config.num_experts
         prompts = self.param("prompts", nn.initializers.normal(0.02), (num_experts, self.width))
         group_logits = self._group_logits(scene) if config.two_step and num_experts > 1 else None
-        routing = router.route(self._logits(router_input, prompts), mask, config.top_k, group_logits)
+        routing = self._routing(self._logits(router_input, prompts), mask, group_logits, train and num_experts > 1)
         self.sow("intermediates", "experts", routing.ids)  # for a look inside; free where nobody asks
         # A single expert takes all tokens whatever the capacity factor: it is the dense model.
         kind = config.dispatch if train and num_experts > 1 else "dense"
-        capacity = dispatch.capacity_of(x.shape[0], num_experts, config.top_k, config.capacity_factor)
-        expert_fn = self._expert_fn(prompts)
-        y, dropped = dispatch.DISPATCHES[kind](x.astype(self.dtype), routing, expert_fn, capacity)
+        plan = transport.Plan(config.transport, kind, config.capacity_factor, config.dropless)
+        mesh, network = sharding.current_mesh(), self._network(prompts)
+        if mesh is None or kind == "dense" or config.transport == "none":
+            y, dropped = transport.local(x.astype(self.dtype), routing, network, plan)
+        else:  # what fsdp has cut is joined before the model is called
+            placement = transport.Placement(mesh, sharding.BATCH_AXES, sharding.EXPERT, tensor=sharding.TENSOR)
+            y, dropped = transport.across(x.astype(self.dtype), routing, network, plan, placement)
         return y.astype(self.dtype), losses.statistics(routing, dropped)
+
+    def _routing(self, logits, mask, group_logits, train) -> router.Routing:
+        """Each token's experts; noise, the experts' own choice, forced choices and priority are for training alone."""
+        config, num_experts = self.config, self.config.num_experts
+        if train and config.choice == "experts":
+            capacity = dispatch.capacity_of(mask.shape[0], num_experts, config.top_k, config.capacity_factor)
+            return router.expert_choice(logits, mask, capacity, min(num_experts, 4 * config.top_k))
+        noise = None
+        if train and config.router_noise:  # "mask" is the one random stream of a training step
+            noise = jax.random.normal(self.make_rng("mask"), logits.shape) * (config.router_noise / num_experts)
+        bias = self.get_variable("balancing", "bias")  # None unless the caller keeps one, see losses.updated_bias
+        groups = 1 if group_logits is None else config.groups_per_token
+        routing = router.route(logits, mask, config.top_k, group_logits, groups, bias, noise)
+        if train and config.forced_routing != "none":
+            routing = router.forced(routing, config.forced_routing, jax.random.key(0))
+        return routing._replace(priority=routing.weights) if train and config.priority else routing
 
     def _logits(self, router_input, prompts):
         """scale * query . key: the query is linear in the RMS-normalized input, a key is a prompt at unit length."""
@@ -72,8 +95,8 @@ class MixtureOfExperts(nn.Module):
         kernel = self.param("group", nn.initializers.lecun_normal(1, 0), (self.config.num_groups, scene.shape[1]))
         return _unit_rms_product(scene, kernel)
 
-    def _expert_fn(self, prompts):
-        """[e, p, d] -> [e, p, d]: contract(gelu(expand(x + prompt)))."""
+    def _network(self, prompts) -> Network:
+        """contract(gelu(expand(x + prompt)))."""
         num_experts, width, hidden = self.config.num_experts, self.width, self.config.hidden
         expand = self.param("expand_kernel", _kernel_init, (num_experts, width, hidden))
         expand_bias = self.param("expand_bias", nn.initializers.zeros, (num_experts, hidden))
@@ -81,20 +104,7 @@ class MixtureOfExperts(nn.Module):
         contract_bias = self.param("contract_bias", nn.initializers.zeros, (num_experts, width))
         # (x + prompt) W + b = x W + (prompt W + b): one small product instead of a pass over all slots.
         expand_bias = expand_bias + jnp.einsum("ed,edh->eh", prompts, expand)
-        weights = [w.astype(self.dtype) for w in (expand, expand_bias[:, None], contract, contract_bias[:, None])]
-        return lambda x: apply_experts(x, *weights)
-
-
-def apply_experts(
-    x: Float[Array, "e p d"],
-    expand: Float[Array, "e d h"],
-    expand_bias: Float[Array, "e 1 h"],
-    contract: Float[Array, "e h d"],
-    contract_bias: Float[Array, "e 1 d"],
-) -> Float[Array, "e p d"]:
-    """Expert i on row block i."""
-    hidden = jax.nn.gelu(jnp.einsum("epd,edh->eph", x, expand) + expand_bias)
-    return jnp.einsum("eph,ehd->epd", hidden, contract) + contract_bias
+        return Network(*(each.astype(self.dtype) for each in (expand, expand_bias, contract, contract_bias)))
 
 
 def _unit_rms_product(x: Float[Array, "s r"], rows: Float[Array, "n r"]) -> Float[Array, "s n"]:

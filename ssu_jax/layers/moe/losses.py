@@ -50,13 +50,13 @@ def statistics(routing: Routing, dropped: Int[Array, ""]) -> dict[str, Array]:
 
     balance, z: float32 []. load: float32 [e], see `load_of`. max_load: float32 [], largest load over the mean
     load. entropy: float32 [], nats, of a token's probabilities, mean over real tokens. assigned, dropped,
-    padding: int32 []; they sum to s * k exactly.
+    padding: int32 []; they sum to s * k exactly. dropped_share: float32 [], of the assignments that name an expert.
     """
     load = load_of(routing)
     is_real = _is_real(routing)
     log_probabilities = jnp.log(jnp.maximum(routing.probabilities, 1e-30))
     entropy = -jnp.sum(routing.probabilities * log_probabilities) / jnp.maximum(jnp.sum(is_real), 1)
-    padding = jnp.sum(~is_real, dtype=jnp.int32) * routing.ids.shape[1]
+    padding = jnp.sum(routing.ids >= load.size, dtype=jnp.int32)
     return {
         "balance": balance_loss(routing),
         "z": z_loss(routing),
@@ -65,9 +65,18 @@ def statistics(routing: Routing, dropped: Int[Array, ""]) -> dict[str, Array]:
         "entropy": jax.lax.stop_gradient(entropy),
         "assigned": routing.ids.size - padding - dropped,
         "dropped": dropped,
+        "dropped_share": dropped / jnp.maximum(routing.ids.size - padding, 1),
         "padding": padding,
     }
 
 
+def updated_bias(bias: Float[Array, "*b e"], load: Float[Array, "*b e"], rate: float) -> Float[Array, "*b e"]:
+    """The choice's bias after a step (arXiv 2408.15664): up by `rate` where the load was below the mean, else down.
+
+    State of the caller, beside parameters and optimizer: no gradient reaches it. Zeros to begin with.
+    """
+    return bias + rate * jnp.sign(jnp.mean(load, axis=-1, keepdims=True) - load)
+
+
 def _is_real(routing: Routing):
-    return routing.ids[:, 0] < routing.probabilities.shape[1]
+    return routing.ids[:, 0] < routing.probabilities.shape[1] if routing.is_real is None else routing.is_real

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssu_jax.layers.moe import dispatch
+from ssu_jax.layers.moe import dispatch, grouped
+from ssu_jax.layers.moe.network import Network
 from ssu_jax.layers.moe.router import Routing, route
 
 _plan = jax.jit(dispatch.make_plan, static_argnames=("num_experts", "capacity"))
@@ -35,7 +36,8 @@ def _random_case(seed, tokens=23, experts=4, top_k=2, width=5, hidden=7, share_o
 
 
 def _network(w1, w2):
-    return lambda x: jnp.tanh(x @ w1 + 0.3) @ w2 + 0.1  # biases: an empty slot must not leak them
+    """With biases: an empty slot must not leak them."""
+    return Network(w1, jnp.full(w1.shape[::2], 0.3), w2, jnp.full(w2.shape[::2], 0.1))
 
 
 def test_capacity_by_hand():
@@ -94,7 +96,7 @@ def test_gather_equals_dense_with_gradients(top_k, capacity):
     for kind in dispatch.DISPATCHES:
         grad = jax.grad(loss, argnums=(1, 2, 3, 4), has_aux=True)
         results[kind] = jax.jit(grad, static_argnums=0)(kind, x, logits, w1, w2)
-    for kind in dispatch.DISPATCHES:
+    for kind in results:
         jax.tree.map(
             lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-5), results[kind], results["dense"]
         )
@@ -122,6 +124,45 @@ def test_neither_way_scatters_activations():
     assert re.findall(r":(\w+)\[[\d,]*\] = scatter", text) == ["i32"]
     assert text.count("scatter[") == 1
     assert not re.findall(r"scatter[-_](add|mul|min|max)", text)
+
+
+def test_einsum_in_one_group_drops_what_gather_drops():
+    x, logits, mask, w1, w2 = _random_case(3)
+    routing = route(logits, mask, 2)
+    runs = [
+        jax.jit(lambda x, kind=kind: dispatch.DISPATCHES[kind](x, routing, _network(w1, w2), 6))(x)
+        for kind in ("gather", "einsum")
+    ]
+    np.testing.assert_allclose(runs[0][0], runs[1][0], rtol=1e-5, atol=1e-5)
+    assert runs[0][1] == runs[1][1] > 0
+
+
+def test_priority_lets_the_surest_in():
+    """Four tokens want expert 0, which has two slots; a padding token's priority counts for nothing."""
+    ids, sureness = jnp.array([[0], [0], [2], [0], [0]]), jnp.array([[0.2], [0.9], [1.0], [0.1], [0.7]])
+    plan = jax.jit(dispatch.make_plan, static_argnums=(1, 2))(ids, 2, 2, sureness)
+    np.testing.assert_array_equal(plan.token_of_slot, [[1, 4], [5, 5]])
+    np.testing.assert_array_equal(plan.slot_of_assignment, [[4, 0, 4, 4, 1]])
+    assert plan.dropped == 2
+
+
+@pytest.mark.parametrize("sizes", [[0, 40, 3, 0, 130], [300, 0, 0, 0, 0], [0, 0, 0, 0, 1], [60, 60, 60, 60, 60]])
+def test_blocks_multiply_every_row_with_its_own_matrix(sizes):
+    """Sizes around the two blocks (128 and 32 rows), empty groups, rows behind the last one; gradients too."""
+    keys = jax.random.split(jax.random.key(0), 4)
+    x, slopes = jax.random.normal(keys[0], (300, 4)), jax.random.normal(keys[3], (300, 3))
+    matrices, bias = jax.random.normal(keys[1], (5, 4, 3)), jax.random.normal(keys[2], (5, 3))
+    group = np.repeat(np.arange(6), [*sizes, 300 - sum(sizes)])
+    one_hot = jnp.asarray(np.eye(6)[group][:, :5], jnp.float32)
+
+    def by_hand(x, matrices, bias):
+        return jnp.einsum("se,sd,edh->sh", one_hot, x, matrices) + one_hot @ bias
+
+    expected, way_back = jax.vjp(by_hand, x, matrices, bias)
+    for product in (grouped.blocked, grouped.ragged):
+        y, back = jax.vjp(jax.jit(lambda *a, p=product: p(*a, jnp.array(sizes))), x, matrices, bias)
+        for ours, theirs in zip((y, *back(slopes)), (expected, *way_back(slopes)), strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
 def test_overflow_drops_exactly_the_later_tokens():

@@ -116,6 +116,54 @@ def test_gather_in_training_equals_dense_when_nothing_drops(changes):
     assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(by_params))  # nothing is left without a gradient
 
 
+@pytest.mark.parametrize("changes", [{"dropless": True}, {"dispatch": "ragged"}])
+def test_dropless_in_training_equals_dense_at_any_capacity(changes):
+    x, router_input, mask, scene = _inputs()
+    changes = {"top_k": 2, "capacity_factor": 0.1, **changes}
+    layers = [MixtureOfExperts(_config(**each), WIDTH) for each in (changes, {**changes, "dispatch": "dense"})]
+    params = _init(layers[0])
+
+    def run(layer):
+        def loss(params, x):
+            y, statistics = layer.apply({"params": params}, x, router_input, mask, scene, True)
+            return jnp.sum(jnp.sin(y)), statistics
+
+        return jax.jit(jax.value_and_grad(loss, (0, 1), has_aux=True))(params, x)
+
+    results = [run(layer) for layer in layers]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), *results)
+    assert results[0][0][1]["dropped"] == 0
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"choice": "experts", "capacity_factor": 1.0}, {"router_noise": 40.0}, {"priority": True, "capacity_factor": 0.5},
+     {"forced_routing": "zipf"}],
+)  # fmt: skip
+def test_what_is_for_training_alone_leaves_inference_as_it_is(changes):
+    x, router_input, mask, scene = _inputs()
+    plain, changed = (MixtureOfExperts(_config(**{**changes, **each}), WIDTH) for each in (
+        {"choice": "tokens", "router_noise": 0.0, "priority": False, "forced_routing": "none"}, {}
+    ))  # fmt: skip
+    params = _init(plain)
+    rngs = {"mask": jax.random.key(5)}
+    runs = [
+        [layer.apply({"params": params}, x, router_input, mask, scene, train, rngs=rngs) for train in (False, True)]
+        for layer in (plain, changed)
+    ]
+    jax.tree.map(np.testing.assert_array_equal, runs[0][0], runs[1][0])
+    assert np.abs(runs[0][1][0] - runs[1][1][0]).max() > 1e-3
+    np.testing.assert_array_equal(runs[1][1][0][~mask], 0)
+
+
+def test_a_bias_that_the_caller_keeps_steers_the_choice():
+    x, router_input, mask, scene = _inputs()
+    layer = MixtureOfExperts(_config(), WIDTH)
+    variables = {"params": _init(layer), "balancing": {"bias": jnp.array([0.0, 0.0, 5.0, 0.0])}}
+    statistics = jax.jit(layer.apply)(variables, x, router_input, mask, scene)[1]
+    np.testing.assert_array_equal(statistics["load"], [0, 0, 1, 0])
+
+
 def test_experts_may_be_renumbered():
     x, router_input, mask, scene = _inputs()
     layer = MixtureOfExperts(_config(top_k=2), WIDTH)

@@ -1,0 +1,113 @@
+"""Sorted rows times the matrix of their own expert, without slots: what drops no token multiplies with these.
+
+`ragged` is `jax.lax.ragged_dot`: right on every platform, fast where a grouped kernel stands behind it (TPU), and E
+times the work on a CPU, which multiplies every row with every matrix and masks. `blocked` is our own for the CPU:
+a loop over experts, each of which multiplies the smallest of a few block sizes that holds its rows.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+LARGE, SMALL = 128, 32  # rows of a block
+
+
+def ragged(
+    x: Float[Array, "s d"], matrices: Float[Array, "e d h"], bias: Float[Array, "e h"], sizes: Int[Array, " e"]
+) -> Float[Array, "s h"]:
+    """Rows of group i, `sizes[i]` of them after those of the groups before, times matrix i plus bias i.
+
+    Rows behind the last group give 0: a grouped kernel leaves them as it found them, so they are masked here.
+    """
+    product = jax.lax.ragged_dot(x, matrices, sizes, preferred_element_type=x.dtype)
+    ends = jnp.cumsum(sizes)[:, None]
+    row = jnp.arange(x.shape[0])[None]
+    own = (row < ends) & (row >= ends - sizes[:, None])
+    rows_of_bias = jnp.einsum("es,eh->sh", own.astype(bias.dtype), bias)  # a product: its derivative is no scatter
+    return jnp.where(row.reshape(-1, 1) < jnp.sum(sizes), product + rows_of_bias, 0)
+
+
+@jax.custom_vjp
+def blocked(
+    x: Float[Array, "s d"], matrices: Float[Array, "e d h"], bias: Float[Array, "e h"], sizes: Int[Array, " e"]
+) -> Float[Array, "s h"]:
+    """As `ragged`."""
+
+    def multiply(rows, own, old, matrix_and_bias):
+        matrix, offset = matrix_and_bias
+        return jnp.where(own, rows @ matrix + offset[None], old)
+
+    return _rows_of_groups(x, (matrices, bias), sizes, multiply, matrices.shape[2])
+
+
+def _blocked_forward(x, matrices, bias, sizes):
+    return blocked(x, matrices, bias, sizes), (x, matrices, sizes)
+
+
+def _blocked_backward(kept, gradient):
+    x, matrices, sizes = kept
+
+    def transposed(rows, own, old, matrix):
+        return jnp.where(own, jax.lax.dot_general(rows, matrix, (((1,), (1,)), ((), ()))), old)
+
+    by_x = _rows_of_groups(gradient, matrices, sizes, transposed, x.shape[1])
+    by_matrices, by_bias = _sums_of_groups(x, gradient, sizes)
+    return by_x, by_matrices, by_bias, None
+
+
+blocked.defvjp(_blocked_forward, _blocked_backward)
+
+
+def _rows_of_groups(x: Array, tables, sizes: Array, function: Callable, width: int) -> Array:
+    """[s, width]: `function` of each group's rows and its slice of `tables`; 0 behind the last group."""
+    num_rows = x.shape[0]
+
+    def group(out, slices):
+        table, start, count = slices
+
+        def block(size, place, out):
+            first, own = _rows_at(place, size, num_rows, start, count)
+            rows, old = (jax.lax.dynamic_slice_in_dim(each, first, size) for each in (x, out))
+            return jax.lax.dynamic_update_slice_in_dim(out, function(rows, own, old, table), first, axis=0)
+
+        return _over_blocks(block, out, num_rows, start, count), None
+
+    out = jnp.zeros_like(x, shape=(num_rows, width))
+    return jax.lax.scan(group, out, (tables, jnp.cumsum(sizes) - sizes, sizes))[0]
+
+
+def _sums_of_groups(x: Array, gradient: Array, sizes: Array) -> tuple[Array, Array]:
+    """Each group's x^T gradient [e, d, h] and sum of the gradient [e, h]."""
+    num_rows, (d, h) = x.shape[0], (x.shape[1], gradient.shape[1])
+
+    def group(_, slices):
+        def block(size, place, sums):
+            first, own = _rows_at(place, size, num_rows, *slices)
+            rows = jax.lax.dynamic_slice_in_dim(x, first, size)
+            slopes = jnp.where(own, jax.lax.dynamic_slice_in_dim(gradient, first, size), 0)
+            product = jax.lax.dot_general(rows, slopes, (((0,), (0,)), ((), ())))
+            return sums[0] + product, sums[1] + slopes.sum(axis=0)
+
+        zeros = jnp.zeros_like(x, shape=(d, h)), jnp.zeros_like(x, shape=(h,))
+        return None, _over_blocks(block, zeros, num_rows, *slices)
+
+    return jax.lax.scan(group, None, (jnp.cumsum(sizes) - sizes, sizes))[1]
+
+
+def _over_blocks(block: Callable, carry, num_rows: int, start: Array, count: Array):
+    """`block(size, place, carry)` over a group: as many large blocks as it fills, the rest in small ones."""
+    large, small = min(LARGE, num_rows), min(SMALL, num_rows)
+    full = count // large
+    carry = jax.lax.fori_loop(0, full, lambda i, c: block(large, start + i * large, c), carry)
+    rest = start + full * large
+    num_small = -(-(count - full * large) // small)
+    return jax.lax.fori_loop(0, num_small, lambda i, c: block(small, rest + i * small, c), carry)
+
+
+def _rows_at(place: Array, size: int, num_rows: int, start: Array, count: Array) -> tuple[Array, Array]:
+    """Where a block begins (the last ones earlier, to end inside the rows), and which of its rows it is to fill."""
+    first = jnp.minimum(place, num_rows - size)
+    row = first + jnp.arange(size)[:, None]
+    return first, (row >= place) & (row < start + count)
