@@ -53,8 +53,7 @@ def plan_of(routing: Routing, capacity: int) -> "Plan":
 
 def combine(outputs: Float[Array, "e p d"], plan: "Plan", weights: Float[Array, "s k"]) -> Float[Array, "s d"]:
     """Each token's weighted sum, float32, of what stands in its slots."""
-    rows = from_slots(outputs, plan).astype(jnp.float32)
-    return jnp.sum(rows * weights.T[..., None], axis=0)  # no einsum: s products of k numbers each are slow on a CPU
+    return jnp.einsum("ksd,sk->sd", from_slots(outputs, plan).astype(jnp.float32), weights)
 
 
 def dense(
@@ -221,5 +220,7 @@ from_slots.defvjp(from_slots_forward, from_slots_backward)
 
 
 def _rows(table: Float[Array, "n d"], ids: Int[Array, "*any"]) -> Float[Array, "*any d"]:
-    """table[ids]; the id n gives a row of zeros."""
+    """table[ids]; the id n gives a row of zeros. The barrier keeps it a copy of rows: fused with the sum that follows,
+    a CPU looks every number up by itself, at twice the time (measured, 8192 rows of 768).
+    """
     return jax.lax.optimization_barrier(jnp.take(table, ids, axis=0, mode="fill", fill_value=0))
