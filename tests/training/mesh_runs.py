@@ -1,10 +1,9 @@
 """The whole model, tiny, on meshes of forced CPU devices: one JSON line of what came out, for test_devices.py.
 
-    python mesh_runs.py whole|words FOLDER DATA,FSDP,EXPERT,TENSOR ...
+    python mesh_runs.py FOLDER DATA,FSDP,EXPERT,TENSOR ...
 
-Every mesh, `1,1,1,1` is one device, trains three steps from the same seed; the last one also goes on from the second
-step that the one before it has saved. `whole` also describes three clips with the averaged weights; `words` leaves
-masks and what else compiles long out, and does not split the gradient.
+Every mesh, `1,1,1,1` is one device, trains three steps from the same seed and describes three clips with the averaged
+weights; the last one also goes on from the second step that the one before it has saved.
 """
 
 import json
@@ -26,24 +25,20 @@ from ssu_jax.training.step import jitted_step
 STEPS, CLIPS = 3, 8
 
 
-def tiny(extent: str) -> Config:
+def tiny() -> Config:
     """Two slices a step, and slots enough that no token is dropped: which ones are is each device's own affair."""
     config = sizes.tiny()
     config.train.batch_size, config.train.grad_accumulation = 2 * CLIPS, 2
     config.model.moe.num_experts, config.model.moe.capacity_factor = 4, 4.0
     config.train.learning_rate, config.train.warmup_steps = 1e-3, 0
-    if extent == "words":
-        config.model.text_only, config.model.mcm, config.model.rcc = True, False, False
-        config.model.visual.depths, config.model.language_model.enabled = (1, 1, 1, 1), False
-        config.train.batch_size, config.train.grad_accumulation = CLIPS, 1
     return config
 
 
 class Run:
     """One mesh."""
 
-    def __init__(self, extent: str, mesh_sizes: tuple[int, ...]):
-        self.config = tiny(extent)
+    def __init__(self, mesh_sizes: tuple[int, ...]):
+        self.config = tiny()
         devices = jax.devices()[: int(np.prod(mesh_sizes))]
         self.mesh = sharding.make_mesh(mesh_sizes, devices) if len(devices) > 1 else None
         self.model, self.optimizer = models.build(self.config), make_optimizer(self.config.train)
@@ -74,12 +69,12 @@ def share_held(state) -> float:
     return held / sum(leaf.nbytes for leaf in leaves)
 
 
-def main(extent: str, folder: pathlib.Path, meshes: list[tuple[int, ...]]) -> None:
+def main(folder: pathlib.Path, meshes: list[tuple[int, ...]]) -> None:
     found = {}
     with CheckpointStore(folder) as store:
         store.find_newest()  # makes the folder
         for number, mesh_sizes in enumerate(meshes):
-            run = Run(extent, mesh_sizes)
+            run = Run(mesh_sizes)
             state = first_state(*run.parts, {}, run.mesh)
             result = {"share_held": share_held(state)}
             state, losses = run.train(state, STEPS - 1)
@@ -88,9 +83,7 @@ def main(extent: str, folder: pathlib.Path, meshes: list[tuple[int, ...]]) -> No
                 store.save(STEPS - 1, state, {})
                 store.wait()
             state, last = run.train(state, 1)
-            result["losses"] = losses + last
-            if extent == "whole":
-                result["described"] = run.describe(state)
+            result |= {"losses": losses + last, "described": run.describe(state)}
             if number == len(meshes) - 1:
                 newest = store.find_newest()
                 state = read_state(newest, state_shapes(*run.parts, run.mesh))
@@ -100,4 +93,4 @@ def main(extent: str, folder: pathlib.Path, meshes: list[tuple[int, ...]]) -> No
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], pathlib.Path(sys.argv[2]), [tuple(map(int, text.split(","))) for text in sys.argv[3:]])
+    main(pathlib.Path(sys.argv[1]), [tuple(map(int, text.split(","))) for text in sys.argv[2:]])
