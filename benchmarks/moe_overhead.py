@@ -9,8 +9,8 @@ is `forward` or `train` (forward and all gradients). With a capacity of 1.0 the 
 dense block multiplies; what overflows is dropped, and the share of dropped assignments stands beside the ratio.
 
 The C library gives large buffers back to the system after every call and gets them zeroed again, page by page: with
-the gradients of many experts that is a cost of its own, which `system_seconds` shows. MALLOC_MMAP_MAX_=0 and
-MALLOC_TRIM_THRESHOLD_=100000000000 in the environment let a process keep them (glibc).
+the gradients of many experts that is a cost of its own, which `system_seconds` shows. In the environment (glibc)
+MALLOC_ARENA_MAX=1 MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000 let a process keep them.
 """
 
 import argparse
