@@ -26,11 +26,16 @@ def shapes_of(arrays) -> dict[str, tuple[int, ...]]:
     return {name: tuple(array.shape) for name, array in arrays.items()}
 
 
+_TRACED: dict[str, dict[str, tuple[int, ...]]] = {}  # config -> shapes: to trace a deep network takes seconds
+
+
 def wanted_shapes(entry: Entry, config) -> dict[str, tuple[int, ...]]:
     """Our path -> shape, without computing anything."""
-    arguments = entry.example(config, np.random.default_rng(0))
-    tree = jax.eval_shape(entry.build(config).init, jax.random.key(0), *arguments)["params"]
-    return shapes_of(flax.traverse_util.flatten_dict(tree, sep="/"))
+    if repr(config) not in _TRACED:
+        arguments = entry.example(config, np.random.default_rng(0))
+        tree = jax.eval_shape(entry.build(config).init, jax.random.key(0), *arguments)["params"]
+        _TRACED[repr(config)] = shapes_of(flax.traverse_util.flatten_dict(tree, sep="/"))
+    return dict(_TRACED[repr(config)])
 
 
 def load(entry: Entry, published: dict, tensors: dict[str, np.ndarray], where="the test"):

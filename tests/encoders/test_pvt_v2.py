@@ -154,14 +154,19 @@ def test_a_config_survives_both_files(variant):
 
 def test_parameters_and_maps_of_the_largest():
     images = jax.ShapeDtypeStruct((10, 224, 224, 3), jnp.float32)
-    for variant in ("b5", "b5_authors"):
-        model = PVTv2(VARIANTS[variant])
-        features, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), images)
-        # 82.0 M as published, with a classifier of 1000 classes: 513,000.
-        assert sum(leaf.size for leaf in jax.tree.leaves(variables)) == 81_443_008
-        assert [features[name].shape for name in STAGES] == [
-            (10, 56, 56, 64), (10, 28, 28, 128), (10, 14, 14, 320), (10, 7, 7, 512)
-        ]  # fmt: skip
+    features, variables = jax.eval_shape(PVTv2(VARIANTS["b5"]).init_with_output, jax.random.key(0), images)
+    # 82.0 M as published, with a classifier of 1000 classes: 513,000.
+    assert sum(leaf.size for leaf in jax.tree.leaves(variables)) == 81_443_008
+    assert [features[name].shape for name in STAGES] == [
+        (10, 56, 56, 64), (10, 28, 28, 128), (10, 14, 14, 320), (10, 7, 7, 512)
+    ]  # fmt: skip
+
+
+def test_one_matrix_for_keys_and_values_is_as_large_as_two():
+    sizes = [
+        sum(map(np.prod, published.wanted_shapes(ENTRY, VARIANTS[name]).values())) for name in ("b0", "b0_authors")
+    ]
+    assert sizes == [3_409_760] * 2
 
 
 def test_images_too_small_for_a_key_are_refused():
