@@ -4,14 +4,15 @@
     ssu train --config configs/moe_64.py --workdir runs/moe_64 --config.data.dir=data
 
 Four chips share the experts and four all other matrices; what is left splits the batch, of which every chip takes a
-part: `train.batch_size` must be a multiple of the chips. Published weights are named as in configs/base.py.
+part: `train.batch_size` must be a multiple of the chips. Published weights and rows of the paper's tables are named as
+in configs/base.py. Not yet compiled for a pod: docs/scaling.md.
 """
 
-from ssu_jax.config import Config, sizes
+from ssu_jax.config import Config, rows, sizes
 
 
-def get_config() -> Config:
-    config = sizes.base()
+def get_config(row: str = "mohe") -> Config:
+    config = rows.with_row(sizes.base(), row)
     config.name = "moe_64"
     config.model.moe.num_experts, config.model.moe.num_groups = 64, 8
     config.mesh.fsdp, config.mesh.expert = 4, 4

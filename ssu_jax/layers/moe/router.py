@@ -29,6 +29,7 @@ def route(
     top_k: int,
     group_logits: Float[Array, "s g"] | None = None,
     groups_per_token: int = 1,
+    *,
     bias: Float[Array, " e"] | None = None,
     noise: Float[Array, "s e"] | None = None,
 ) -> Routing:
@@ -44,14 +45,7 @@ def route(
     """
     num_experts = logits.shape[1]
     num_groups = 1 if group_logits is None else group_logits.shape[1]
-    if num_experts % num_groups:
-        raise ValueError(f"experts must divide into equal groups: got {num_experts} experts, {num_groups} groups")
-    reachable = num_experts // num_groups * groups_per_token
-    if not 1 <= groups_per_token <= num_groups:
-        raise ValueError(f"groups_per_token must be 1..{num_groups} (the groups), got {groups_per_token}")
-    if not 1 <= top_k <= reachable:
-        raise ValueError(f"top_k must be 1..{reachable} (experts a token can reach), got {top_k}")
-
+    _check(num_experts, num_groups, groups_per_token, top_k)
     # Padding rows may hold anything, NaN included: cleared before the softmax so that gradients are clean too.
     logits = jnp.where(mask[:, None], logits.astype(jnp.float32), 0.0)
     if group_logits is None:
@@ -87,6 +81,17 @@ def route(
         logits=logits,
         group_logits=group_logits,
     )
+
+
+def _check(num_experts: int, num_groups: int, groups_per_token: int, top_k: int) -> None:
+    """Raises ValueError as `route` does."""
+    if num_experts % num_groups:
+        raise ValueError(f"experts must divide into equal groups: got {num_experts} experts, {num_groups} groups")
+    reachable = num_experts // num_groups * groups_per_token
+    if not 1 <= groups_per_token <= num_groups:
+        raise ValueError(f"groups_per_token must be 1..{num_groups} (the groups), got {groups_per_token}")
+    if not 1 <= top_k <= reachable:
+        raise ValueError(f"top_k must be 1..{reachable} (experts a token can reach), got {top_k}")
 
 
 def _best(scores: Float[Array, "s e"], allowed: Bool[Array, "s e"], top_k: int) -> Int[Array, "s {top_k}"]:
