@@ -73,7 +73,7 @@ class MixtureOfExperts(nn.Module):
             noise = jax.random.normal(self.make_rng("mask"), logits.shape) * (config.router_noise / num_experts)
         bias = self.get_variable("balancing", "bias")  # None unless the caller keeps one, see losses.updated_bias
         groups = 1 if group_logits is None else config.groups_per_token
-        routing = router.route(logits, mask, config.top_k, group_logits, groups, bias, noise)
+        routing = router.route(logits, mask, config.top_k, group_logits, groups, bias=bias, noise=noise)
         if train and config.forced_routing != "none":
             routing = router.forced(routing, config.forced_routing, jax.random.key(0))
         return routing._replace(priority=routing.weights) if train and config.priority else routing
