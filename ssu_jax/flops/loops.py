@@ -8,7 +8,7 @@ from jax.extend import core
 
 Known = dict[Any, int]  # variables that are scalar integers of a known value
 
-_SAME_NUMBER = frozenset(["convert_element_type", "copy", "stop_gradient"])
+_SAME_NUMBER = frozenset(["convert_element_type", "copy", "name", "stop_gradient"])
 _ARITHMETIC = {"add": int.__add__, "sub": int.__sub__, "mul": int.__mul__, "min": min, "max": max}
 _COMPARED = {"lt": 0, "le": 1, "gt": 0, "ge": 1}  # 1 where the limit itself belongs to the loop
 _RISING = ("lt", "le")

@@ -27,7 +27,7 @@ _WINDOW = frozenset("reduce_window reduce_window_max reduce_window_min reduce_wi
 _FREE = frozenset(
     """all_gather all_gather_invariant all_to_all approx_top_k bitcast_convert_type broadcast_in_dim complex concatenate
     convert_element_type copy copy_p device_put dynamic_slice dynamic_update_slice empty empty2 gather imag iota
-    optimization_barrier pad pbroadcast pcast ppermute pvary random_bits real reduce_precision reshape rev scatter
+    name optimization_barrier pad pbroadcast pcast ppermute pvary random_bits real reduce_precision reshape rev scatter
     select_n sharding_constraint slice sort split squeeze stack stop_gradient tie tile top_k transpose unstack
     vary_unreduced_cast vary_unreduced_cast_p""".split()
 )
