@@ -10,7 +10,7 @@ import optax
 from ssu_jax import models, sharding
 from ssu_jax.config import Config
 from ssu_jax.training import parts
-from ssu_jax.types import TrainState
+from ssu_jax.types import TrainState, UserError
 
 
 def create_state(config: Config, optimizer: optax.GradientTransformation, params: dict) -> TrainState:
@@ -31,7 +31,12 @@ def create_state(config: Config, optimizer: optax.GradientTransformation, params
 
 
 def state_shapes(model: Any, config: Config, optimizer: optax.GradientTransformation, mesh: Any = None) -> TrainState:
-    """The shapes of the state, with their places on the mesh where there is one; nothing is computed."""
+    """The shapes of the state, with their places on the mesh where there is one; nothing is computed.
+
+    Raises UserError for a model that is not trained.
+    """
+    if config.family != "ssuformer":
+        raise UserError(f"config.family is {config.family}, which has nothing to train: take ssuformer")
     shapes = jax.eval_shape(functools.partial(_fresh, model, config, optimizer), {})
     return sharding.with_shardings(shapes, sharding.shardings_of(shapes, mesh))
 

@@ -269,7 +269,7 @@ def test_a_file_cut_anywhere_or_with_a_wrong_byte_never_ends_in_a_traceback(tmp_
     assert min(outcomes.values()) > 50  # a wrong byte among the numbers cannot be seen, one in a place can
 
 
-def test_a_file_too_large_is_not_even_opened(tmp_path, refused, opened, monkeypatch):
+def test_a_file_too_large_is_not_even_opened(refused, monkeypatch):
     monkeypatch.setattr(tflite_files, "_MOST_BYTES", 100)
     refused(dense(FLOATS), "at most 100 are read")
 

@@ -3,11 +3,14 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import toy
 
 from ssu_jax import models
+from ssu_jax.config import sizes
 from ssu_jax.training import optimizer, state, step
+from ssu_jax.types import UserError
 
 
 @pytest.fixture(autouse=True)
@@ -116,3 +119,8 @@ def test_true_masks_give_way_to_predicted_ones(at, wanted):
     assert float(step.true_mask_probability(config, at)) == pytest.approx(wanted)
     config.ground_truth_mask_share = 0.0
     assert float(step.true_mask_probability(config, 1)) == 0.0
+
+
+def test_a_model_that_is_not_trained_is_refused_before_anything_is_built():
+    with pytest.raises(UserError, match="config.family is late_fusion, which has nothing to train"):
+        state.state_shapes(None, sizes.late_fusion(), optax.sgd(0.1))

@@ -1,4 +1,4 @@
-"""What a sentence says of a source, from its pixels: where it is, how many it are, and its colour (our design)."""
+"""What a sentence says of a source, from its pixels: where it is, in how many parts, and its colour (our design)."""
 
 from typing import Any
 

@@ -40,7 +40,7 @@ class Fused(NamedTuple):
     heard: Any  # bool [b, s]: sounds of the class map, s of them
     sounding: Any  # bool [b, s]: those of them whose source is seen
     active: Any  # bool [b, u]: the sources of these
-    coarse: Any  # float32 [b, y', x', 21]: logits with what is heard added and specks taken out
+    coarse: Any  # float32 [b, y', x', 21]: logits, lower for objects that are not heard, specks taken out
     regions: Any  # bool [b, u, y', x']: what is seen of every source, without specks
     parts: Any  # int32 [b, u]: of how many parts it is
 
