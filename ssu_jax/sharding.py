@@ -211,20 +211,66 @@ def check_batch_size(batch_size: int, mesh: Mesh | AbstractMesh | None, num_slic
         )
 
 
+def rows_here(batch_size: int, mesh: Mesh | None) -> tuple[int, ...]:
+    """The rows of a batch that devices of this process hold, in order; what `tensor` splits, several may hold."""
+    if mesh is None:
+        return tuple(range(batch_size))
+    parts = batch_sharding(mesh).addressable_devices_indices_map((batch_size,)).values()
+    return tuple(sorted({row for (part,) in parts for row in range(*part.indices(batch_size))}))
+
+
 def place(tree: Any, sharding: NamedSharding | None) -> Any:
-    """The tree as arrays on the devices."""
-    return jax.device_put(tree, sharding)
+    """The tree, whole on every host, as arrays on the devices of all."""
+    if sharding is None:
+        return jax.device_put(tree)
+    return jax.tree.map(
+        lambda leaf: jax.make_array_from_callback(leaf.shape, sharding, leaf.__getitem__),
+        jax.tree.map(np.asarray, tree),
+    )
+
+
+def place_rows(tree: Any, rows: Sequence[int], batch_size: int, mesh: Mesh | None) -> Any:
+    """Rows of a batch, those of `rows_here` on every host, as arrays of the whole batch on the devices of all."""
+    if mesh is None:
+        return jax.device_put(tree)
+
+    def whole(leaf: np.ndarray) -> jax.Array:
+        def part(index: tuple[slice, ...]) -> np.ndarray:
+            start, stop, _ = index[0].indices(batch_size)
+            first = rows.index(start)  # the rows of a device follow each other, here as in the batch
+            return leaf[first : first + stop - start]
+
+        return jax.make_array_from_callback((batch_size, *leaf.shape[1:]), batch_sharding(mesh), part)
+
+    return jax.tree.map(whole, tree)
+
+
+def any_of_all(flag: bool) -> jax.Array:
+    """Whether any process has said True, still on its way: bool []. All processes call it together."""
+    of_each, join = _joining()
+    return join(jax.make_array_from_callback((jax.device_count(),), of_each, lambda index: np.full(1, flag)))
+
+
+@functools.cache
+def _joining() -> tuple[NamedSharding, Callable]:
+    mesh = Mesh(np.array(jax.devices()), ("devices",), axis_types=_AXIS_TYPES[:1])
+    whole = NamedSharding(mesh, PartitionSpec())
+    return NamedSharding(mesh, PartitionSpec("devices")), jax.jit(lambda flags: flags.any(), out_shardings=whole)
 
 
 def spread(function: Callable, mesh: Mesh | None) -> Callable:
     """`function(params, *arrays)` of arrays with one row a clip, its rows spread over the devices.
 
-    Where the rows do not go up, rows of zeros are added and their answers taken away again.
+    Where the rows do not go up, rows of zeros are added and their answers taken away again. With several processes
+    the arrays are whole on every host, and so are the answers.
     """
     if mesh is None:
         return function
     sharding, ways = batch_sharding(mesh), batch_ways(mesh)
-    joined = jax.jit(lambda params, *arrays: function(gathered(params), *arrays))
+    joined = jax.jit(
+        lambda params, *arrays: function(gathered(params), *arrays),
+        out_shardings=replicated(mesh) if mesh.is_multi_process else None,
+    )
 
     def call(params, *arrays):
         rows = len(arrays[0])

@@ -6,7 +6,9 @@
       00000250.refused/    damaged, found at a start: kept to be looked at until two sound steps follow
       scores.json          {"500": 1.21, ...}: validation score of steps, higher is better
 
-Kept are the two newest steps and the best one. Written for one process (several must agree on names first).
+Kept are the two newest steps and the best one. Of several processes, which all must see the folder, each writes the
+parts of the arrays that its devices hold, and process 0 does all else. The thread that writes runs no computation over
+several processes: they would meet those of the training in another order elsewhere.
 """
 
 import contextlib
@@ -24,6 +26,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 
 from ssu_jax import files
 from ssu_jax.checkpoint import seal, shapes
@@ -32,9 +35,11 @@ from ssu_jax.types import TrainState, UserError
 FOLDER = "checkpoints"
 RUN = "versions.json"  # the companion that tells seed, digest of the records and versions
 NO_USABLE_CHECKPOINT = 79
+PEER_LOST = 75  # exit code
 _STATE = "state"
 _UNSEALED, _REFUSED = ".unsealed", ".refused"
 _SCORES = "scores.json"
+_SEALING_SECONDS = 1200  # that processes wait for process 0; Orbax waits as long for their parts
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -46,7 +51,9 @@ class CheckpointStore:
         self.folder = pathlib.Path(workdir).absolute() / FOLDER
         self._report = report
         logging.getLogger("absl").addFilter(_is_not_told_by_us)
-        self._checkpointer = ocp.AsyncCheckpointer(ocp.StandardCheckpointHandler())
+        self._checkpointer = ocp.StandardCheckpointer(multiprocessing_options=_meeting())
+        self._is_first = jax.process_index() == 0
+        self._newest: int | None = None  # the step that is sealed, or about to be
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
 
@@ -66,8 +73,15 @@ class CheckpointStore:
         """The folder of the newest sound step, every byte verified; None where there is no step yet.
 
         Says why newer steps were refused and sets them aside, then removes what unfinished saves left.
-        Raises UserError (exit 79) when steps exist and none can be used; then nothing is touched.
+        Raises UserError (exit 79) when steps exist and none can be used; then nothing is touched. All processes call
+        it together; process 0 looks.
         """
+        found = self._look() if self._is_first else None
+        step = int(multihost_utils.broadcast_one_to_all(np.int32(int(found.name) if found else -1)))
+        self._newest = step if step >= 0 else None
+        return self.folder / folder_name(step) if step >= 0 else None
+
+    def _look(self) -> pathlib.Path | None:
         files.make_folder(self.folder)
         refused, found = [], None
         for folder in reversed(step_folders(self.folder)):
@@ -95,21 +109,23 @@ class CheckpointStore:
     def save(self, step: int, state: TrainState, companions: dict[str, str]) -> None:
         """Copies the state and returns; writing, sealing and pruning go on in a thread.
 
-        companions: file name -> text, stored beside the state. Does nothing for a step that is sealed already.
+        companions: file name -> text, stored beside the state. Does nothing for the step found or saved last. All
+        processes call it together.
         Raises UserError when the save before this one failed or the disk has no room, and ValueError for a
         state with a value that is not finite.
         """
         self.wait()
-        final = self.folder / folder_name(step)
-        if final.is_dir():
+        if step == self._newest:
             return
         if not bool(_all_finite(state)):
             raise ValueError(f"the state of step {step} holds values that are not finite: not saved")
-        self._check_room(state)
+        if self._is_first:
+            self._check_room(state)
+        self._newest = step
         # The next step donates these buffers, and on a CPU Orbax would read them where they lie.
         copy = flax.serialization.to_state_dict(_copied(state))
-        unsealed = final.with_name(final.name + _UNSEALED)
-        self._thread = threading.Thread(target=self._write, args=(unsealed, final, copy, companions))
+        final = self.folder / folder_name(step)
+        self._thread = threading.Thread(target=self._write, args=(final, copy, companions))
         self._thread.start()
 
     def poll(self) -> None:
@@ -123,31 +139,42 @@ class CheckpointStore:
             self._thread.join()
             self._thread = None
         if self._error is not None:
-            error, self._error = self._error, None
+            error, self._error, self._newest = self._error, None, None
             raise _save_error(error, self.folder) from error
 
     def record_score(self, step: int, score: float) -> None:
         """Keeps the validation score of a step; the best one is never pruned."""
-        files.atomic_write(self.folder / _SCORES, json.dumps(read_scores(self.folder) | {str(step): score}))
+        if self._is_first:
+            files.atomic_write(self.folder / _SCORES, json.dumps(read_scores(self.folder) | {str(step): score}))
 
     def has_score(self, step: int) -> bool:
-        """Whether the step was evaluated."""
-        return str(step) in read_scores(self.folder)
+        """Whether the step was evaluated. All processes call it together; process 0 looks."""
+        return bool(multihost_utils.broadcast_one_to_all(np.int32(str(step) in read_scores(self.folder))))
 
-    def _write(self, unsealed: pathlib.Path, final: pathlib.Path, tree: dict, companions: dict) -> None:
+    def _write(self, final: pathlib.Path, tree: dict, companions: dict) -> None:
+        unsealed = final.with_name(final.name + _UNSEALED)
         try:
-            _remove(unsealed)
-            self._checkpointer.save(unsealed / _STATE, args=ocp.args.StandardSave(tree))
-            self._checkpointer.wait_until_finished()
-            for name, text in companions.items():
-                files.atomic_write(unsealed / name, text)
-            seal.seal(unsealed, final.name)
-            unsealed.rename(final)
-            self._prune(final)
-        except BaseException as error:  # handed to the training thread, which raises it
-            with contextlib.suppress(OSError):
+            if self._is_first:
                 _remove(unsealed)
+            self._checkpointer.save(unsealed / _STATE, tree)
+            self._checkpointer.wait_until_finished()  # for the parts of all processes
+            if self._is_first:
+                self._complete(unsealed, final, companions)
+            ocp.multihost.sync_global_processes(
+                f"sealed {final.name}", timeout=_SEALING_SECONDS, processes=_meeting().active_processes
+            )
+        except BaseException as error:  # handed to the training thread, which raises it
+            if self._is_first:
+                with contextlib.suppress(OSError):
+                    _remove(unsealed)
             self._error = error
+
+    def _complete(self, unsealed: pathlib.Path, final: pathlib.Path, companions: dict) -> None:
+        for name, text in companions.items():
+            files.atomic_write(unsealed / name, text)
+        seal.seal(unsealed, final.name)
+        unsealed.rename(final)
+        self._prune(final)
 
     def _prune(self, newest: pathlib.Path) -> None:
         """Removes steps that are neither among the two newest nor the best, once the newest is verified."""
@@ -211,7 +238,7 @@ def read_state(folder: pathlib.Path, target: TrainState) -> TrainState:
     Raises UserError if the step holds other weights than `target`.
     """
     wanted = flax.serialization.to_state_dict(jax.tree.map(_placed_shape, target))
-    with ocp.StandardCheckpointer() as checkpointer:
+    with ocp.StandardCheckpointer(multiprocessing_options=_meeting()) as checkpointer:
         shapes.check(
             shapes.flat(checkpointer.metadata(folder / _STATE).item_metadata.tree), shapes.flat(wanted), folder
         )
@@ -242,9 +269,16 @@ def _placed_shape(leaf: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
 
+def _meeting() -> ocp.options.MultiprocessingOptions:
+    """How Orbax's processes wait for each other: told which they are, by the coordinator and not by a computation."""
+    return ocp.options.MultiprocessingOptions(active_processes=set(range(jax.process_count())))
+
+
 def _save_error(error: BaseException, folder: pathlib.Path) -> UserError:
     text = " ".join(str(error).split())
     full = getattr(error, "errno", None) in _DISK_FULL or "No space left" in text or "RESOURCE_EXHAUSTED" in text
+    if jax.process_count() > 1 and not full and isinstance(error, TimeoutError | jax.errors.JaxRuntimeError):
+        return UserError(f"another process was lost while saving: {text[:300]}: start all again to resume", PEER_LOST)
     cause = "disk full" if full else text[:300] or type(error).__name__
     return UserError(f"checkpoint could not be saved in {folder}: {cause}: mend it and run the same command again")
 

@@ -12,11 +12,21 @@ def add_arguments(parser) -> None:
         metavar="DIR",
         help="where checkpoints, metrics and TensorBoard files go; the same command again resumes from there",
     )
+    parser.add_argument(
+        "--stopped-code",
+        type=int,
+        default=0,
+        choices=range(256),
+        metavar="N",
+        help="exit code of a run that was stopped and saved before its last step (default: 0); a cluster that starts "
+        "a run again by its exit code takes 75",
+    )
 
 
 def run(args) -> int:
-    """Trains; 0 when the run is done, or stopped and saved."""
-    from ssu_jax.training import loop
+    """Trains; 0 when the run is done, or stopped and saved unless another code was asked for."""
+    from ssu_jax.training import loop, processes
 
-    loop.train(args.config, args.workdir, verbose=args.verbose)
-    return 0
+    processes.join(args.config.train.peer_timeout_seconds)
+    state = loop.train(args.config, args.workdir, verbose=args.verbose)
+    return 0 if int(state.step) >= args.config.train.num_steps else args.stopped_code

@@ -38,3 +38,9 @@ class TrainConfig:
     picture_every_steps: int = option(800, "steps between TensorBoard pictures; 0 draws none", low=0)
     max_skipped_in_row: int = option(10, "non-finite updates in a row that end the run", low=1)
     max_skipped_steps: int = option(100, "non-finite updates in all that end the run", low=1)
+    stall_seconds: int = option(600, "seconds without a finished step that end the run, exit code 76; 0 is never",
+                               low=0)  # fmt: skip
+    long_stall_seconds: int = option(3600, "the same where something may be compiled or written: the first step, an "
+                                           "evaluation, a checkpoint", low=1)  # fmt: skip
+    peer_timeout_seconds: int = option(6, "seconds without a sign of life of one of several processes that end all",
+                                       low=2)  # fmt: skip

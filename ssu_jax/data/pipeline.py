@@ -2,7 +2,8 @@
 
 Position p of training, p = step * batch_size + row, is record permutation(seed, p // n)[p % n], changed by draws
 keyed with (seed, p). Nothing is carried from step to step, so a run can begin at any step, with any number of
-reader processes, and see the same batches. execution.py carries the order out.
+reader processes, and see the same batches. Each of several hosts makes only its own rows of every batch, and
+together they make the same batches as one. execution.py carries the order out.
 """
 
 import dataclasses
@@ -22,18 +23,25 @@ ClipIds = Callable[[Sequence[str]], np.ndarray]  # sentences -> int32 [n, 77]
 
 
 def train_batches(
-    config: Config, tokenizer: Tokenizer, start_step: int = 0, clip_ids: ClipIds | None = None
+    config: Config,
+    tokenizer: Tokenizer,
+    start_step: int = 0,
+    clip_ids: ClipIds | None = None,
+    rows: Sequence[int] | None = None,
 ) -> Iterator[Batch]:
     """Batches of the training split from `start_step` on, without end; NumPy arrays, shapes in types.Batch.
 
+    rows: those of every batch that are made, all by default.
     clip_ids: sentences -> ids of CLIP's text tower, where the loss compares in its space.
     Raises UserError: no such split, a class that the config does not name, fewer records than 1, a damaged
     record (exit code 78). The first error ends the iteration.
     """
     data = config.data
     source = open_source(data.dir, data.train_split, data, verify=data.verify_shards)
-    make = _TrainingExample(source, data, tokenizer, config.train.seed, clip_ids)
-    return execution.run(make, config.train.batch_size, start_step, MAX_STEPS, data.num_workers)
+    example = _TrainingExample(source, data, tokenizer, config.train.seed, clip_ids)
+    batch_size = config.train.batch_size
+    make = _Rows(example, batch_size, tuple(range(batch_size) if rows is None else rows))
+    return execution.run(make, len(make.rows), start_step, MAX_STEPS, data.num_workers)
 
 
 def eval_batches(
@@ -140,6 +148,19 @@ class _TrainingExample:
         clip = transforms.stretch(clip, start, self.data.num_frames)
         clip = transforms.augment(clip, self.data.augment, rng)
         return clip_to_example(clip, self.data, self.tokenizer, number, self.clip_ids)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Rows:
+    """Number k * len(rows) + i -> the example of row rows[i] of batch k."""
+
+    make: Callable[[int], Batch]
+    batch_size: int
+    rows: tuple[int, ...]
+
+    def __call__(self, number: int) -> Batch:
+        batch, place = divmod(number, len(self.rows))
+        return self.make(batch * self.batch_size + self.rows[place])
 
 
 class _EvaluationExample:

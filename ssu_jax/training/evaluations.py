@@ -13,7 +13,9 @@ from ssu_jax.models.decoding import Describe
 from ssu_jax.tokenizer import Tokenizer
 from ssu_jax.training.interruption import Interruption
 from ssu_jax.training.logging import MetricsLog
+from ssu_jax.training.processes import Silent
 from ssu_jax.training.state import averaged
+from ssu_jax.training.watchdog import Watchdog
 from ssu_jax.types import Batch, TrainState
 from ssu_jax.visualization import pictures
 
@@ -32,8 +34,9 @@ class Evaluator:
     config: Config
     tokenizer: Tokenizer
     describe: Describe
-    log: MetricsLog
+    log: MetricsLog | Silent
     interruption: Interruption
+    watchdog: Watchdog
 
     def is_due(self, step: int) -> bool:
         """Every `eval.every_steps` steps, and after the last one."""
@@ -43,6 +46,7 @@ class Evaluator:
     def evaluate(self, state: TrainState, step: int) -> float | None:
         """mIoU + METEOR, logged; None if a stop was requested meanwhile."""
         data = self.config.data
+        self.watchdog.alive(may_take_long=True)
         try:
             scores = evaluation.evaluate(
                 self.describe,
@@ -85,10 +89,10 @@ class Evaluator:
             table = "\n".join(["second | true | said", "--- | --- | ---", *sentences])
             self.log.board.text(step, f"validation/{batch.record[row]}", table)
         self.log.board.flush()
-        self.log.board.flush()
 
     def _give_way(self, done: int, total: int) -> None:
-        if self.interruption.requested and done < total:
+        self.watchdog.alive(may_take_long=True)
+        if self.interruption.stops() and done < total:
             raise _Interrupted
 
     @functools.cached_property

@@ -4,12 +4,19 @@ Our own handlers rather than the preemption service of `jax.distributed`: with o
 coordinator, port or barrier, work on a laptop without a network, and also hear Ctrl-C. Python runs handlers
 between byte codes only, so not while XLA compiles for a minute; the C-level wake-up pipe is written at
 once, and a thread that reads it counts the signals.
+
+Of several processes each may hear of it alone and at another moment, and all must stop at the same step. They join
+their answers in a small collective at every step, whose result is read at the next one: no device waits for it.
 """
 
 import os
 import signal
 import sys
 import threading
+
+import jax
+
+from ssu_jax import sharding
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -20,11 +27,25 @@ class Interruption:
     def __init__(self):
         self._event = threading.Event()
         self._previous: dict[int, object] = {}
+        self._joined = None  # whether any process was asked when `stops` was called last: a bool [] on the devices
+        self._stops = False
 
     @property
     def requested(self) -> bool:
-        """Whether the loop shall save and stop."""
+        """Whether this process was asked to save and stop."""
         return self._event.is_set()
+
+    def stops(self) -> bool:
+        """Whether to save and stop here: all processes call it at the same points and get the same answer.
+
+        With several, a request is answered one call after it came.
+        """
+        if jax.process_count() == 1:
+            return self.requested
+        if not self._stops:
+            before, self._joined = self._joined, sharding.any_of_all(self.requested)
+            self._stops = before is not None and bool(before)
+        return self._stops
 
     def wait(self, seconds: float) -> bool:
         """Waits for a request, at most so long; returns `requested`."""

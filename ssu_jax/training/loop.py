@@ -12,6 +12,7 @@ import pathlib
 from collections.abc import Callable
 
 import jax
+from jax.experimental import multihost_utils
 
 from ssu_jax import files, models, sharding
 from ssu_jax.checkpoint import CheckpointStore, read_state
@@ -20,14 +21,15 @@ from ssu_jax.data import pipeline, records
 from ssu_jax.models import decoding
 from ssu_jax.tokenizer import Tokenizer
 from ssu_jax.tokenizer.clip_bpe import CLIPTokenizer
-from ssu_jax.training import evaluations, parts, published, workdir
+from ssu_jax.training import evaluations, parts, processes, published, workdir
 from ssu_jax.training.interruption import Interruption
 from ssu_jax.training.logging import MetricsLog
 from ssu_jax.training.optimizer import make_optimizer
 from ssu_jax.training.prefetch import Prefetcher
 from ssu_jax.training.state import first_state, state_shapes, told_parameters
 from ssu_jax.training.step import jitted_step
-from ssu_jax.types import TrainState, UserError
+from ssu_jax.training.watchdog import Watchdog
+from ssu_jax.types import Batch, TrainState, UserError
 
 NUMERIC_BUDGET = 77
 
@@ -36,17 +38,21 @@ def train(config: Config, path: str | pathlib.Path, *, verbose: bool = False) ->
     """Trains to `train.num_steps`, or until SIGTERM or Ctrl-C, and returns the state, saved and sealed.
 
     A working directory that holds steps of the same run is taken up where it stands. Raises UserError for
-    everything a user can mend: no records, another run's directory, a full disk, a loss that is not finite.
+    everything a user can mend: no records, another run's directory, a full disk, a loss that is not finite. One of
+    several processes (`processes.join`) ends at once instead, and so do the others.
     """
-    config.validate()
-    source = pipeline.open_source(config.data.dir, config.data.train_split, config.data)
-    with contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as stack, processes.guard():
+        config.validate()
+        source = pipeline.open_source(config.data.dir, config.data.train_split, config.data)
         interruption = stack.enter_context(Interruption())
-        place = stack.enter_context(workdir.Workdir(path))
-        run, state = _start(config, source, place, interruption, stack)
+        place = stack.enter_context(workdir.Workdir(path, is_owner=processes.is_first()))
+        watchdog = stack.enter_context(Watchdog(config.train.stall_seconds, config.train.long_stall_seconds))
+        processes.check_alike(workdir.facts(config, source.digest))
+        place.check_shared()
+        run, state = _start(config, source, place, interruption, watchdog, stack)
         if verbose:
             run.log.line(f"versions: {workdir.versions()}")
-        return _run_to_end(run, state)
+        return _run_to_end(run, state, stack)
 
 
 @dataclasses.dataclass
@@ -57,13 +63,15 @@ class _Run:
     folder: pathlib.Path
     train_step: Callable
     place: Callable
+    rows: tuple[int, ...]  # of a batch, that this process reads
     tokenizer: Tokenizer
     clip_ids: pipeline.ClipIds | None
     companions: dict[str, str]  # stored with every checkpoint
     store: CheckpointStore
-    log: MetricsLog
+    log: MetricsLog | processes.Silent
     evaluator: evaluations.Evaluator
     interruption: Interruption
+    watchdog: Watchdog
     skipped: list[dict] = dataclasses.field(default_factory=list)
 
 
@@ -72,6 +80,7 @@ def _start(
     source: records.RecordSource,
     place: workdir.Workdir,
     interruption: Interruption,
+    watchdog: Watchdog,
     stack: contextlib.ExitStack,
 ) -> tuple[_Run, TrainState]:
     """Builds everything and restores the newest sound step, or begins a new run."""
@@ -99,57 +108,75 @@ def _start(
         state = first_state(model, config, optimizer, weights.params, mesh)
     else:
         state = read_state(newest, wanted)
-    step = int(state.step)
-    log = stack.enter_context(MetricsLog(place.path, step, config.train.num_steps, store.has_score(step)))
-    log.line(f"{config.name}: {told_parameters(state)}, {len(source)} training clips, "
-             f"{jax.device_count()} x {jax.devices()[0].platform}, from step {step}")  # fmt: skip
+    log = _log(config, place, store, int(state.step), stack)
+    log.line(f"{config.name}: {told_parameters(state)}, {len(source)} training clips, {_told_devices()}, "
+             f"from step {int(state.step)}")  # fmt: skip
     if newest is None:
         for line in published.remarks(config, wanted.params, weights):
             log.line(line)
     describe = sharding.spread(decoding.make_describe(model), mesh)
+    rows = sharding.rows_here(config.train.batch_size, mesh)
     run = _Run(
         config=config,
         folder=place.path,
         train_step=sharding.within(mesh, jitted_step(model, config, optimizer, mesh)),
-        place=lambda batch: sharding.place(batch, sharding.batch_sharding(mesh)),
+        place=lambda batch: sharding.place_rows(batch, rows, config.train.batch_size, mesh),
+        rows=rows,
         tokenizer=tokenizer,
         clip_ids=clip_tokenizer.encode if clip_tokenizer else None,
         companions=companions,
         store=store,
         log=log,
-        evaluator=evaluations.Evaluator(config, tokenizer, describe, log, interruption),
+        evaluator=evaluations.Evaluator(config, tokenizer, describe, log, interruption, watchdog),
         interruption=interruption,
+        watchdog=watchdog,
     )
     return run, state
 
 
-def _run_to_end(run: _Run, state: TrainState) -> TrainState:
+def _told_devices() -> str:
+    told = f"{jax.device_count()} x {jax.devices()[0].platform}"
+    return told + (f" of {jax.process_count()} processes" if jax.process_count() > 1 else "")
+
+
+def _log(
+    config: Config, place: workdir.Workdir, store: CheckpointStore, step: int, stack: contextlib.ExitStack
+) -> MetricsLog | processes.Silent:
+    is_scored = store.has_score(step)
+    if not processes.is_first():
+        return processes.Silent()
+    return stack.enter_context(MetricsLog(place.path, step, config.train.num_steps, is_scored))
+
+
+def _run_to_end(run: _Run, state: TrainState, stack: contextlib.ExitStack) -> TrainState:
     """Steps, boundaries and the last save."""
     total, step = run.config.train.num_steps, int(state.step)
     if step and run.evaluator.is_due(step) and not run.store.has_score(step):
         _evaluate(run, state, step)  # the run was stopped before this evaluation had ended
     run.log.start_clock(step)
-    batches = Prefetcher(pipeline.train_batches(run.config, run.tokenizer, step, run.clip_ids), run.place)
+    made = pipeline.train_batches(run.config, run.tokenizer, step, run.clip_ids, run.rows)
+    batches = stack.enter_context(contextlib.closing(Prefetcher(made, run.place)))
     unread = None  # metrics of the step before, fetched while the next one computes
-    try:
-        while step < total and (ready := _next_batch(run, batches)) is not None:
-            state, metrics = run.train_step(state, ready.batch)
-            step += 1
-            _settle(run, unread)
-            unread = (step, metrics, ready.records)
-            run.store.poll()
-            if _saves_at(run, step):
-                _settle(run, unread)
-                unread = None
-                run.store.save(step, state, run.companions)
-                if run.evaluator.is_due(step) and not run.interruption.requested:
-                    _evaluate(run, state, step)
-            if run.evaluator.draws_at(step) and not run.interruption.requested:
-                run.evaluator.draw(state, step)
-                run.log.start_clock(step)
+    while step < total and (batch := _next_batch(run, batches)) is not None:
+        state, metrics = run.train_step(state, batch)
+        step += 1
         _settle(run, unread)
-    finally:
-        batches.close()
+        unread = (step, metrics, batch.record)
+        run.store.poll()
+        if _saves_at(run, step):
+            _settle(run, unread)
+            unread = None
+            run.watchdog.alive(may_take_long=True)
+            run.store.save(step, state, run.companions)
+            if run.evaluator.is_due(step) and not run.interruption.stops():
+                _evaluate(run, state, step)
+        if run.evaluator.draws_at(step) and not run.interruption.stops():
+            run.watchdog.alive(may_take_long=True)
+            run.evaluator.draw(state, step)
+            run.log.start_clock(step)
+    _settle(run, unread)
+    batches.close()
+    run.watchdog.alive(may_take_long=True)
     run.store.save(step, state, run.companions)
     run.store.wait()
     if step < total:
@@ -159,12 +186,18 @@ def _run_to_end(run: _Run, state: TrainState) -> TrainState:
     return state
 
 
-def _next_batch(run: _Run, batches: Prefetcher):
-    """None once a stop is requested. Ctrl-C reaches reader processes too: their death is then no error."""
+def _next_batch(run: _Run, batches: Prefetcher) -> Batch | None:
+    """None once a stop is requested. Ctrl-C reaches reader processes too: their death is then no error.
+
+    One of several processes cannot stop alone: it waits for its rows, and all stop at the next step.
+    """
+    if run.interruption.stops():
+        return None
+    alone = jax.process_count() == 1
     try:
-        return batches.next(lambda: run.interruption.requested)
+        return batches.next(lambda: alone and run.interruption.requested)
     except Exception:
-        if run.interruption.wait(1.0):
+        if alone and run.interruption.wait(1.0):
             return None
         raise
 
@@ -178,20 +211,24 @@ def _settle(run: _Run, unread: tuple | None) -> None:
     """Reads the metrics of a step: logs them when due, and watches the budget of skipped updates."""
     if unread is None:
         return
-    step, metrics, numbers = unread
+    step, metrics, record = unread
     values, train = jax.device_get(metrics), run.config.train
+    run.watchdog.alive()
     run.log.advance(step)
+    is_logged = step == 1 or step % train.log_every_steps == 0 or values["skipped_in_row"]
+    numbers = multihost_utils.process_allgather(record, tiled=True).tolist() if is_logged else []
     if values["skipped_in_row"]:
-        run.skipped.append({"step": step, "records": numbers.tolist()})
+        run.skipped.append({"step": step, "records": numbers})
         run.log.line(f"step {step}: update skipped, loss or gradient is not finite "
                      f"({values['skipped_in_row']} in a row, {values['skipped_steps']} in all)")  # fmt: skip
-    if step == 1 or step % train.log_every_steps == 0 or values["skipped_in_row"]:
-        run.log.train(step, values, train.batch_size, numbers.tolist())
+    if is_logged:
+        run.log.train(step, values, train.batch_size, numbers)
     over_row = values["skipped_in_row"] >= train.max_skipped_in_row
     if over_row or values["skipped_steps"] >= train.max_skipped_steps:
         # Update n used batch n - 1 and key fold_in(seed, n - 1): with the newest checkpoint it can be run again.
         bundle = run.folder / f"replay-{step}.json"
-        files.atomic_write(bundle, workdir.replay_bundle(run.companions, run.skipped))
+        if processes.is_first():
+            files.atomic_write(bundle, workdir.replay_bundle(run.companions, run.skipped))
         raise UserError(
             f"{values['skipped_in_row']} updates in a row and {values['skipped_steps']} in all were not finite: "
             f"stopped at step {step} without saving; {bundle} names the steps and records; lower "

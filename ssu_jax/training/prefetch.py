@@ -4,21 +4,12 @@ import contextlib
 import queue
 import threading
 from collections.abc import Callable, Generator
-from typing import Any, NamedTuple
-
-import numpy as np
+from typing import Any
 
 from ssu_jax.types import Batch
 
 _POLL_SECONDS = 0.1
 _CLOSE_SECONDS = 10.0
-
-
-class Ready(NamedTuple):
-    """A batch on the devices, and the numbers of its records on the host: int32 [b]."""
-
-    batch: Batch
-    records: np.ndarray
 
 
 class Prefetcher:
@@ -30,8 +21,8 @@ class Prefetcher:
         self._thread = threading.Thread(target=self._read, args=(batches, place), daemon=True)
         self._thread.start()
 
-    def next(self, give_up: Callable[[], bool]) -> Ready | None:
-        """The next batch; None if `give_up()` turned True while waiting for it."""
+    def next(self, give_up: Callable[[], bool]) -> Batch | None:
+        """The next batch, on the devices; None if `give_up()` turned True while waiting for it."""
         while not give_up():
             try:
                 item = self._queue.get(timeout=_POLL_SECONDS)
@@ -51,7 +42,7 @@ class Prefetcher:
         try:
             with contextlib.closing(batches):  # ends reader processes
                 for batch in batches:
-                    if not self._offer(Ready(place(batch), np.asarray(batch.record))):
+                    if not self._offer(place(batch)):
                         return
             self._offer(RuntimeError("the training batches ended: they must go on without end"))
         except BaseException as error:  # raised by `next` in the training thread

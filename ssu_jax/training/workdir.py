@@ -7,6 +7,7 @@ metrics.jsonl    tensorboard/    checkpoints/
 """
 
 import fcntl
+import hashlib
 import json
 import pathlib
 import platform
@@ -27,20 +28,29 @@ HARMLESS = frozenset({
     "name", "data.dir", "data.val_split", "data.num_workers", "data.verify_shards", "train.log_every_steps",
     "train.checkpoint_every_steps", "train.picture_every_steps", "train.max_skipped_in_row",
     "train.max_skipped_steps", "eval.every_steps", "eval.num_clips", "eval.batch_size",
+    "train.stall_seconds", "train.long_stall_seconds", "train.peer_timeout_seconds",
     "mesh.data", "mesh.fsdp", "mesh.expert", "mesh.tensor",
 })  # fmt: skip
+_OWN = frozenset({"data.dir", "data.num_workers", "data.verify_shards"})  # may differ between processes
+_LOCK = ".lock"
 _PACKAGES = ("ssu_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "tokenizers")
 
 
 class Workdir:
-    """A context manager that makes the directory and holds its lock, so that two runs never share it."""
+    """A context manager that makes the directory and holds its lock, so that two runs never share it.
 
-    def __init__(self, path: str | pathlib.Path):
+    Of several processes of one run one owns it; for the others it writes nothing.
+    """
+
+    def __init__(self, path: str | pathlib.Path, is_owner: bool = True):
         self.path = pathlib.Path(path).absolute()
+        self._is_owner = is_owner
 
     def __enter__(self) -> "Workdir":
+        if not self._is_owner:
+            return self
         files.make_folder(self.path)
-        lock = self.path / ".lock"
+        lock = self.path / _LOCK
         with files.writing(lock):
             self._lock = open(lock, "w")
         try:
@@ -53,12 +63,33 @@ class Workdir:
         return self
 
     def __exit__(self, *_):
-        self._lock.close()
+        if self._is_owner:
+            self._lock.close()
+
+    def check_shared(self) -> None:
+        """Raises UserError where this process does not see what the owner has made."""
+        if not (self.path / _LOCK).is_file():
+            raise UserError(
+                f"--workdir {self.path}: process 0 has made it, this process does not see it: take a directory on a "
+                "file system that all processes share"
+            )
 
     def write_start(self, companions: dict[str, str]) -> None:
         """Notes what this start runs with."""
-        for name, text in companions.items():
-            files.atomic_write(self.path / name, text)
+        if self._is_owner:
+            for name, text in companions.items():
+                files.atomic_write(self.path / name, text)
+
+
+def facts(config: Config, data_digest: str) -> dict[str, Any]:
+    """What must be alike on all processes of a run: options, code, packages and records.
+
+    Each may have the records elsewhere, and other reader processes.
+    """
+    options = {name: _kept(name, value) for name, value in _flat(config.to_dict()).items() if name not in _OWN}
+    val_split = pathlib.Path(config.data.dir) / f"{config.data.val_split}.manifest.json"
+    val_digest = hashlib.sha256(val_split.read_bytes()).hexdigest() if val_split.is_file() else ""
+    return {**options, **versions(), "data_digest": data_digest, "val_manifest_digest": val_digest}
 
 
 def companions(
