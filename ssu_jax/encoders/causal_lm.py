@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 from ssu_jax.config.encoders.causal_lm import CausalLMConfig
 from ssu_jax.layers import embeddings
 from ssu_jax.layers.attention import NEG_INF, Cache, attend, causal_bias, empty_cache, extended
+from ssu_jax.layers.repeated import in_turn
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "gelu_tanh": functools.partial(nn.gelu, approximate=True),
@@ -35,6 +36,7 @@ class CausalLM(nn.Module):
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32
     remat: bool = False
+    scan: bool = False
     block_features: bool = False
 
     def setup(self):
@@ -59,11 +61,15 @@ class CausalLM(nn.Module):
             bias = bias + jnp.where(mask, 0.0, NEG_INF)[:, None, None]
         positions = jnp.arange(ids.shape[1])
         x = self._embedded(ids, positions)
-        features = {"embedding": x}
-        for number, block in enumerate(self.block):
-            x = features[f"block_{number}"] = block(x, positions, bias)
+        features = {}
+        if self.block_features:
+            features["embedding"] = x
+            for number, block in enumerate(self.block):
+                x = features[f"block_{number}"] = block(x, positions, bias)
+        else:
+            x = in_turn(self.block, x, positions, bias, scan=self.scan)
         x = self.norm(x)
-        return (features if self.block_features else {}) | {"hidden": x, "logits": self.logits(x)}
+        return features | {"hidden": x, "logits": self.logits(x)}
 
     def empty_caches(self, batch: int, length: int) -> tuple[Cache, ...]:
         """One cache a block, for `length` positions."""

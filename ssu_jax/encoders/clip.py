@@ -1,5 +1,6 @@
 """CLIP's image and text towers (Radford et al. 2021), vision transformers; layout of the published weights."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -11,6 +12,7 @@ from jaxtyping import Array, Float, Int
 from ssu_jax.config.encoders.clip import LEGACY_END_ID, CLIPConfig, CLIPTextConfig, CLIPVisionConfig
 from ssu_jax.layers.attention import causal_bias
 from ssu_jax.layers.convolution import merge_patches
+from ssu_jax.layers.repeated import in_turn
 
 LOGIT_SCALE = 2.6592  # log(1 / 0.07), where training began
 
@@ -144,6 +146,7 @@ class CLIPVision(nn.Module):
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32
     remat: bool = False
+    scan: bool = False
 
     @nn.compact
     def __call__(self, images: Float[Array, "b y x 3"], levels: tuple[int, ...] = ()) -> dict[str, Array]:
@@ -151,17 +154,16 @@ class CLIPVision(nn.Module):
         x = PatchEmbedding(config.width, config.patch_size, name="patch", **types)(images)
         x = self._with_positions(x)
         x = nn.LayerNorm(config.norm_epsilon, name="pre_norm", **types)(x)
-        features = {}
         block_type = nn.remat(Block) if self.remat else Block
-        for i in range(config.depth):
-            block, before = block_type(config, name=f"block_{i}", **types), x
-            x = block(x)
-            if i in levels:
-                features[f"block_{i}"] = x
+        blocks = [block_type(config, name=f"block_{i}", **types) for i in range(config.depth)]
+        before, features = _through(blocks[:-1], x, levels, self.scan)
+        x = blocks[-1](before)
+        if config.depth - 1 in levels:
+            features[f"block_{config.depth - 1}"] = x
         norm = nn.LayerNorm(config.norm_epsilon, name="post_norm", **types)
         project = nn.Dense(config.embedding_width, use_bias=False, name="projection", **types)
         pooled = norm(x[:, 0])
-        dense = project(norm(block.values(before[:, 1:])))
+        dense = project(norm(blocks[-1].values(before[:, 1:])))
         return features | {"tokens": x, "pooled": pooled, "embedding": project(pooled), "dense": dense}
 
     def _with_positions(self, x: Float[Array, "b y x d"]) -> Float[Array, "b n d"]:
@@ -192,6 +194,7 @@ class CLIPText(nn.Module):
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32
     remat: bool = False
+    scan: bool = False
 
     @nn.compact
     def __call__(self, ids: Int[Array, "b l"], levels: tuple[int, ...] = ()) -> dict[str, Array]:
@@ -200,12 +203,9 @@ class CLIPText(nn.Module):
         shape = (config.length, config.width)
         positions = self.param("positions", nn.initializers.normal(0.01), shape, self.param_dtype)
         x = x + positions[None, : ids.shape[1]].astype(self.dtype)
-        features, bias = {}, causal_bias(ids.shape[1])
         block_type = nn.remat(Block) if self.remat else Block
-        for i in range(config.depth):
-            x = block_type(config, name=f"block_{i}", **types)(x, bias)
-            if i in levels:
-                features[f"block_{i}"] = x
+        blocks = [block_type(config, name=f"block_{i}", **types) for i in range(config.depth)]
+        x, features = _through(blocks, x, levels, self.scan, causal_bias(ids.shape[1]))
         x = nn.LayerNorm(config.norm_epsilon, name="final_norm", **types)(x)
         end = ids if config.end_id == LEGACY_END_ID else ids == config.end_id
         pooled = jnp.take_along_axis(x, jnp.argmax(end, axis=1)[:, None, None], axis=1)[:, 0]
@@ -244,6 +244,17 @@ class CLIP(nn.Module):
             image, text = (_unit(features[f"{name}_embedding"].astype(jnp.float32)) for name in ("vision", "text"))
             features["logits"] = jnp.exp(scale.astype(jnp.float32)) * (image @ text.T)
         return features
+
+
+def _through(
+    blocks: Sequence[nn.Module], x: Float[Array, "b l d"], levels: Sequence[int], scan: bool, *args: Any
+) -> tuple[Float[Array, "b l d"], dict[str, Array]]:
+    """What comes out of the last block, and of those in `levels`: those end a loop over blocks."""
+    features, done = {}, 0
+    for level in sorted(level for level in levels if level < len(blocks)):
+        x = features[f"block_{level}"] = in_turn(blocks[done : level + 1], x, *args, scan=scan)
+        done = level + 1
+    return in_turn(blocks[done:], x, *args, scan=scan), features
 
 
 def _unit(x: Float[Array, "b c"]) -> Float[Array, "b c"]:

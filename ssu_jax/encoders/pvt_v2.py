@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 
 from ssu_jax.config.encoders.pvt_v2 import PVTv2Config
 from ssu_jax.layers.convolution import depthwise, fusion_border, reduce_squares
+from ssu_jax.layers.repeated import in_turn
 from ssu_jax.types import UserError
 
 EMBEDDINGS = ((7, 4), (3, 2), (3, 2), (3, 2))  # side of the kernel and stride, of each stage
@@ -155,6 +156,7 @@ class Stage(nn.Module):
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32
     remat: bool = False
+    scan: bool = False
 
     @nn.compact
     def __call__(self, x: Float[Array, "b y x c"]) -> Float[Array, "b y2 x2 d"]:
@@ -162,8 +164,8 @@ class Stage(nn.Module):
         width, epsilon = config.widths[stage], config.convolution_norm_epsilon
         x = PatchEmbedding(width, *EMBEDDINGS[stage], epsilon, name="embedding", **types)(x)
         block_type = nn.remat(Block) if self.remat else Block
-        for i in range(config.depths[stage]):
-            x = block_type(config, stage, name=f"block_{i}", **types)(x)
+        blocks = [block_type(config, stage, name=f"block_{i}", **types) for i in range(config.depths[stage])]
+        x = in_turn(blocks, x, scan=self.scan)
         return nn.LayerNorm(config.norm_epsilon, name="norm", **types)(x)
 
 
@@ -178,13 +180,14 @@ class PVTv2(nn.Module):
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32
     remat: bool = False
+    scan: bool = False
 
     @nn.compact
     def __call__(self, images: Float[Array, "b y x 3"]) -> dict[str, Array]:
         self._check(*images.shape[1:3])
         x, features = images.astype(self.dtype), {}
         for stage in range(len(self.config.widths)):
-            settings = (self.config, stage, self.dtype, self.param_dtype, self.remat)
+            settings = (self.config, stage, self.dtype, self.param_dtype, self.remat, self.scan)
             features[f"stage_{stage + 1}"] = x = Stage(*settings, name=f"stage_{stage + 1}")(x)
         return features
 

@@ -17,10 +17,10 @@ from ssu_jax.layers import images
 COLOURS = {"pyramid": images.CENTRED, "pvt_v2": images.IMAGENET}
 
 
-def visual_encoder(config: VisualEncoderConfig, dtype: Any) -> nn.Module:
+def visual_encoder(config: VisualEncoderConfig, dtype: Any, scan: bool = False) -> nn.Module:
     """Pictures -> "stage_1" ... "stage_4" at strides 4 to 32, and what else the encoder gives."""
     if config.kind == "pvt_v2":
-        return PVTv2(pvt_v2_sizes.VARIANTS[config.variant], dtype, remat=config.remat)
+        return PVTv2(pvt_v2_sizes.VARIANTS[config.variant], dtype, remat=config.remat, scan=scan)
     return PyramidEncoder(config, dtype)
 
 

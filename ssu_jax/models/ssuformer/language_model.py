@@ -101,7 +101,8 @@ class PublishedLanguageModel(nn.Module):
     dtype: Any = jnp.float32
 
     def setup(self):
-        self.model = CausalLM(self.sizes, self.dtype, remat=self.config.language_model.remat)
+        config = self.config
+        self.model = CausalLM(self.sizes, self.dtype, remat=config.language_model.remat, scan=config.scan_blocks)
 
     @property
     def sizes(self) -> CausalLMConfig:

@@ -41,7 +41,7 @@ class SSUFormer(nn.Module):
 
     def setup(self):
         config, dtype = self.config, jnp.dtype(self.config.dtype)
-        self.visual_encoder = backbones.visual_encoder(config.visual, dtype)
+        self.visual_encoder = backbones.visual_encoder(config.visual, dtype, config.scan_blocks)
         self.audio_encoder = backbones.audio_encoder(config.audio, config.width, dtype)
         self.to_tokens = nn.Dense(config.width, dtype=dtype)
         self.query_tokens = QueryTokenGenerator(config, dtype)
@@ -58,10 +58,11 @@ class SSUFormer(nn.Module):
                 self.prompts = HierarchicalPrompts(config, self.num_classes, dtype)
             if self.uses_mcm and self.uses_clip:
                 clip = clip_sizes.VARIANTS[config.clip.variant]
-                self.clip_vision = CLIPVision(clip.vision, dtype, remat=config.clip.remat)
+                ways = {"remat": config.clip.remat, "scan": config.scan_blocks}
+                self.clip_vision = CLIPVision(clip.vision, dtype, **ways)
                 self.mask_collaboration = clip_regions.CLIPRegions(config, dtype)
                 if config.rcc:
-                    self.clip_text = CLIPText(clip.text, dtype, remat=config.clip.remat)
+                    self.clip_text = CLIPText(clip.text, dtype, **ways)
             elif self.uses_mcm:
                 self.mask_collaboration = MaskCollaboration(config, dtype)
                 if config.rcc:
