@@ -62,6 +62,9 @@ class MoEConfig:
                          choices=("tokens", "experts"))  # fmt: skip
     router_noise: float = option(0.0, "deviation of the noise on the logits in training, times the number of experts",
                                  low=0.0, high=100.0)  # fmt: skip
+    balancing_rate: float = option(0.0, "a step's change of the bias by which experts with too few tokens are chosen "
+                                        "more often, outside the loss (losses.balance may then be 0); 1e-3 is usual, "
+                                        "0 is off", low=0.0, high=1.0)  # fmt: skip
     forced_routing: str = option("none", "for benchmarks: experts that training takes instead of the router's",
                                  choices=("none", "uniform", "zipf"))  # fmt: skip
     two_step: bool = option(False, "the scene picks the expert group, region and frame pick inside it")
@@ -92,6 +95,8 @@ class ModelConfig:
 
     dtype: str = option("float32", "type of the computation; parameters stay float32",
                         choices=("float32", "bfloat16"))  # fmt: skip
+    scan_blocks: bool = option(False, "run the blocks of a published encoder as one loop over their parameters: "
+                                      "compiles in a fraction of the time, for a copy of them")  # fmt: skip
     width: int = option(128, "token width", low=8)
     num_heads: int = option(4, "attention heads", low=1)
     mlp_ratio: float = option(2.0, "hidden width of a feed-forward block over its width", low=0.5, high=16.0)
