@@ -320,3 +320,13 @@ def test_what_is_applied_is_what_a_dry_run_prints(path):
     assert (done.returncode, done.stderr) == (0, "")
     assert (path / "arguments").read_text() == "apply --filename -\n"
     assert yaml.safe_load((path / "applied").read_text()) == manifest(dry(path, JOBSET))
+
+
+def test_the_commands_of_the_page_on_scaling_are_understood(path):
+    page = (ROOT / "docs" / "scaling.md").read_text(encoding="utf-8").replace("\\\n", "")
+    told = [line.strip() for line in page.splitlines() if line.startswith("    launch/")]
+    scripts = {line.split()[0].removeprefix("launch/") for line in told}
+    assert scripts == {line.split()[0] for line in LINES} | {"local_multiprocess.sh"}
+    for line in told:
+        if "local_multiprocess" not in line:
+            assert launch(path, line.removeprefix("launch/")).returncode == 0, line
