@@ -17,6 +17,7 @@ CORE = [
     "grain>=0.2.15,<0.3",
     "jax>=0.10,<0.13",
     "jaxtyping>=0.3",
+    "matplotlib>=3.9",
     "ml_collections>=1.1",
     "ml_dtypes>=0.5",
     "numpy>=2.0",
@@ -34,7 +35,7 @@ CORE = [
     "tqdm>=4.66",
     "urllib3>=2.2",  # fetches published weights
 ]
-NOTEBOOK = ["ipykernel>=6.29", "jupytext>=1.16", "matplotlib>=3.9", "nbclient>=0.10", "nbformat>=5.10"]
+NOTEBOOK = ["ipykernel>=6.29", "jupytext>=1.16", "nbclient>=0.10", "nbformat>=5.10"]
 TEST = [
     "beartype==0.22.9",  # the shape checker of the tests; newer ones do not install beside Apache Beam
     "hypothesis>=6.100",
@@ -44,6 +45,7 @@ TEST = [
     "pytest>=8.3",
     "pytest-timeout>=2.3",
     "pytest-xdist>=3.6",
+    "pyyaml>=6",
     "ruff==0.17.5",  # exact: another version formats otherwise
     *NOTEBOOK,
 ]

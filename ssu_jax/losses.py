@@ -12,6 +12,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from ssu_jax.config.losses import LossConfig
+from ssu_jax.layers.moe import losses as moe
 from ssu_jax.tokenizer import PAD
 from ssu_jax.types import Batch, Outputs
 
@@ -20,8 +21,11 @@ MOST_SOURCES = 16  # classes that sound in one frame; frames with more are left 
 MASK_SCALE = 10.0  # few pixels sound, so the mean over all of them is small
 
 
-def total_loss(outputs: Outputs, batch: Batch, config: LossConfig) -> tuple[Float[Array, ""], dict[str, Array]]:
-    """The weighted sum and every term unweighted, by its name in LossConfig."""
+def total_loss(outputs: Outputs, batch: Batch, config: LossConfig) -> tuple[Float[Array, ""], dict[str, Any]]:
+    """The weighted sum and every term unweighted, by its name in LossConfig.
+
+    With experts, under "router", what adds up over parts of a batch (layers/moe/losses.py's `sums`), a row a layer.
+    """
     terms: dict[str, Array] = {}
     if outputs.mask_logits is not None:
         terms |= mask_terms(outputs.mask_logits, batch, config)
@@ -42,7 +46,8 @@ def total_loss(outputs: Outputs, batch: Batch, config: LossConfig) -> tuple[Floa
         terms["scene"] = scene_loss(outputs.scene_logits, batch.scene_label)
     if outputs.router is not None:
         terms["balance"], terms["router_z"] = outputs.router["balance"].mean(), outputs.router["z"].mean()
-    return sum(getattr(config, name) * value for name, value in terms.items()), terms
+    total = sum(getattr(config, name) * value for name, value in terms.items())
+    return total, terms | ({} if outputs.router is None else {"router": moe.sums(outputs.router)})
 
 
 def mask_terms(logits: Float[Array, "b t y x"], batch: Batch, config: LossConfig) -> dict[str, Array]:

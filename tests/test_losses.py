@@ -106,8 +106,9 @@ def test_weight_zero_takes_a_term_out():
     total, terms = losses.total_loss(outputs, batch, config.losses)
     assert set(terms) == {
         "mask", "dice", "semantic", "caption", "language_model", "rcc", "contrastive", "audible", "scene",
-        "balance", "router_z",
+        "balance", "router_z", "router",
     }  # fmt: skip
+    assert terms.pop("router")["chosen"].shape == (config.model.text_layers, config.model.moe.num_experts)
     expected = sum(getattr(config.losses, name) * float(value) for name, value in terms.items())
     assert float(total) == pytest.approx(expected, rel=1e-5)
     config.losses.audible = 0.0

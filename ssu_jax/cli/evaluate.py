@@ -4,6 +4,7 @@ from ssu_jax.cli import choice
 
 HELP = "score a model on prepared records: masks, sentences, silence, with intervals and baselines"
 EPILOG = """ssu evaluate --checkpoint runs/nano --records data --split test --out metrics.json
+  ssu evaluate --checkpoint runs/nano --records data --split test --routing routing
   ssu evaluate --table --metrics runs/*/metrics.json"""
 
 
@@ -39,6 +40,14 @@ def add_arguments(parser) -> None:
         help="print the published tables too, with ours in the same columns (default: ssuformer)",
     )
     parser.add_argument(
+        "--routing",
+        nargs="?",
+        const="",
+        metavar="DIR",
+        help="also show which experts serve which class and kind of second, and which prompt level led the router: a "
+        "picture a block, and routing.json (default DIR: beside the figures)",
+    )
+    parser.add_argument(
         "--metrics",
         nargs="+",
         default=[],
@@ -66,7 +75,8 @@ def _check(args) -> None:
     from ssu_jax.types import UserError
 
     scored_alone = {"--checkpoint": args.checkpoint, "--model": args.model, "--weights-dir": args.weights_dir,
-                    "--out": args.out, "--num-clips": args.num_clips}  # fmt: skip
+                    "--out": args.out, "--num-clips": args.num_clips,
+                    "--routing": args.routing is not None}  # fmt: skip
     given = [option for option, value in scored_alone.items() if value]
     if not args.records and (given or not (args.table or args.metrics)):
         asked = f" ({given[0]} is for an evaluation)" if given else ""
@@ -88,4 +98,5 @@ def _score(args):
         num_clips=args.num_clips,
         protocol=args.protocol,
         seed=args.seed,
+        routing=args.routing,
     )

@@ -101,6 +101,8 @@ def _contradictions(config: Config) -> list[str]:
             moe.groups_per_token > moe.num_groups,
         "model.moe.two_step lets tokens choose groups: set model.moe.choice to tokens, or leave two_step out":
             moe.two_step and moe.choice == "experts",
+        "model.moe.balancing_rate evens what tokens choose: set model.moe.choice to tokens, or balancing_rate to 0":
+            moe.balancing_rate and moe.choice == "experts",
         f"model.moe.transport all_to_all moves slots, which dispatch {moe.dispatch} has none of: take gather":
             moe.transport == "all_to_all" and moe.dispatch == "einsum",
         "data.classes names a class twice": len(set(data.classes)) < len(data.classes),

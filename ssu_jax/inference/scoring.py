@@ -28,12 +28,14 @@ def score_checkpoint(
     num_clips: int = 0,
     protocol: str = "ssu",
     seed: int = 0,
+    routing: str | None = None,
 ) -> pathlib.Path:
     """Scores a checkpoint on a split, prints the table, writes the flat metrics as JSON, returns where.
 
     late_fusion: score that instead of a checkpoint; published: folders of its weights (see loading.load_published).
     out: None is `metrics-<records' digest>-<split>.json` in the checkpoint's folder, or in the current one where
     that cannot be written. batch_size: None is the configuration's, for the AVSBench protocol the published one.
+    routing: folder for pictures of which experts serve what (see routing.py), "" beside the figures, None for none.
     Raises UserError for unusable records, checkpoint, numbers or place: before the model runs, where possible.
     """
     if (batch_size is not None and batch_size < 1) or num_clips < 0:
@@ -47,6 +49,8 @@ def score_checkpoint(
         model, folder = _late_fusion(published, source.manifest["classes"]), pathlib.Path.cwd()
     else:
         model, folder = _checkpoint(checkpoint)
+    if routing is not None:
+        _check_routing(model[0], routing)
     metrics = _run(*model, batch_size, protocol, seed=seed, **records)
     print(report.table(metrics), flush=True)
     content = json.dumps(metrics, indent=1, allow_nan=False) + "\n"
@@ -59,6 +63,10 @@ def score_checkpoint(
             print(f"{folder} cannot be written: the figures go to the current folder", file=sys.stderr)
     files.atomic_write(place, content)
     print(f"\nfigures in {place}", flush=True)
+    if routing is not None:
+        shown = pathlib.Path(routing) if routing else place.with_name(f"{place.stem}-routing")
+        facts = {name: metrics[name] for name in ("model", "step", "split", "records_digest", "num_clips")}
+        _show_routing(shown, model, facts, batch_size, records)
     return place
 
 
@@ -132,6 +140,26 @@ def _run(config, tokenizer, params, step, batch_size: int | None, protocol: str,
         )
     row = rows.row_of(config) if config.family == "ssuformer" else config.name
     return metrics | {"model": config.name, "row": row, "step": step}
+
+
+def _check_routing(config, folder: str) -> None:
+    from ssu_jax import expert_use
+
+    expert_use.check(config)
+    if folder:
+        files.make_folder(pathlib.Path(folder))
+
+
+def _show_routing(folder: pathlib.Path, model: tuple, facts: dict, batch_size: int | None, records: dict) -> None:
+    import jax
+
+    from ssu_jax.inference import routing
+
+    config, tokenizer, params, _ = model
+    size = batch_size or config.eval.batch_size
+    lines = routing.write(folder, jax.device_put(params), config, tokenizer, facts, batch_size=size, **records)
+    print("\n" + "\n".join(lines), flush=True)
+    print(f"\nrouting in {folder}", flush=True)
 
 
 def _default_name(digest: str, split: str, protocol: str, num_clips: int) -> str:

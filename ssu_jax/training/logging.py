@@ -1,9 +1,11 @@
 """What a run tells: JSON lines, TensorBoard, and a progress bar or plain lines.
 
     metrics.jsonl   {"kind": "train" | "eval", "step": n, "loss": ..., ...}, one object a line, flushed
-    tensorboard/    the same numbers, with pictures of masks and sentences
+    tensorboard/    the same numbers, with pictures of masks, sentences and the load of the experts
 
-A row of step n describes the n-th update. Values that are not finite become null.
+A row of step n describes the n-th update. Values that are not finite become null. Of every expert layer it holds
+router/block_0/load (the share of the assignments that chose each expert, a list), max_load (the largest over the mean),
+entropy (nats, of a token's probabilities) and dropped_share, all of the whole batch, gradient slices weighed by tokens.
 """
 
 import json
@@ -17,9 +19,12 @@ import numpy as np
 import tqdm
 
 from ssu_jax import files
+from ssu_jax.training import routing_log
 from ssu_jax.training.board import Board
+from ssu_jax.visualization import routing
 
 METRICS_FILE = "metrics.jsonl"
+_DIGITS = 5  # of numbers in lists: a layer has hundreds of experts
 
 
 class MetricsLog:
@@ -38,6 +43,7 @@ class MetricsLog:
         if sys.stderr.isatty():
             self._bar = tqdm.tqdm(total=num_steps, initial=start_step, unit="step", dynamic_ncols=True)
         self._num_steps = num_steps
+        self._watch = routing_log.CollapseWatch()
         self._window = (start_step, time.monotonic())
 
     def __enter__(self) -> "MetricsLog":
@@ -57,14 +63,27 @@ class MetricsLog:
         """A row of training, with the speed since the row before and the record numbers of the batch."""
         steps, seconds = step - self._window[0], time.monotonic() - self._window[1]
         rate = steps / max(seconds, 1e-9)
-        self._row("train", step, values | {"clips_per_second": rate * batch_size}, records=records)
+        router = values.get("router", {})
+        plain = {name: value for name, value in values.items() if name != "router"} | routing_log.rows(router)
+        self._row("train", step, plain | {"clips_per_second": rate * batch_size}, records=records)
         shown = f"loss {values['loss']:.4f}  lr {values['learning_rate']:.2e}  {rate * batch_size:.1f} clips/s"
         if self._bar is None:
             left = time.strftime("%H:%M:%S", time.gmtime((self._num_steps - step) / max(rate, 1e-9)))
             self.line(f"step {step}/{self._num_steps}  {shown}  {left} left")
         else:
             self._bar.set_postfix_str(shown, refresh=False)
+        if router:
+            for line in self._watch.lines(step, router["load"]):
+                self.line(line)
         self.start_clock(step)
+
+    def draw_load(self, step: int) -> None:
+        """A picture of the load of every expert in all logged steps so far; nothing without experts."""
+        told = {row["step"]: routing_log.load_in(row) for row in read_rows(pathlib.Path(self._file.name))}
+        told = {number: load for number, load in told.items() if load is not None}
+        if told:
+            self.board.picture(step, "router/load", routing.load_over_time(list(told), np.array(list(told.values()))))
+            self.board.flush()
 
     def evaluation(self, step: int, values: dict[str, Any], score: float) -> None:
         """A row of validation scores."""
@@ -108,8 +127,10 @@ def read_rows(path: pathlib.Path) -> list[dict]:
 
 
 def _plain(value: Any) -> Any:
-    """A Python number, or None for no number and for one that JSON has no word for."""
+    """A Python number or a list of them, None for no number and for one that JSON has no word for."""
     if value is None or isinstance(value, (bool, int, str)):
         return value
+    if np.ndim(value):
+        return [None if (number := _plain(part)) is None else round(number, _DIGITS) for part in value]
     number = np.asarray(value).item()
     return number if math.isfinite(number) else None

@@ -4,7 +4,8 @@ A pattern names a module, with all below it, or is a shell pattern of a whole na
 "visual_encoder/stage_1", "*/bias". Names are those of the parameter tree, joined with slashes.
 
 What is frozen stays in `TrainState.params` and nowhere else: gradient, moments and average are trees of the
-learned part alone, with the frozen leaves absent.
+learned part alone, with the frozen leaves absent. So does the bias that balances experts, which steps move by a rule
+of its own (`balanced`).
 """
 
 import difflib
@@ -16,13 +17,18 @@ from collections.abc import Sequence
 from typing import Any
 
 import flax.traverse_util
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
 
 from ssu_jax.config import TrainConfig
+from ssu_jax.layers.moe import losses
+from ssu_jax.layers.moe.experts import BALANCING_BIAS, in_order
 from ssu_jax.types import UserError
 
 # Parts beside an encoder's blocks that come after them; all others come before them.
 _AFTER = ("norm", "final_norm", "post_norm", "projection", "head", "pool")
 _LAST = 1 << 30
+_BIASES = f"*/{BALANCING_BIAS}"
 _NUMBERED = re.compile(r"(stage|block)_\d+")
 
 Layer = tuple[int, int]  # (stage, block), in the order of the computation
@@ -35,11 +41,27 @@ def is_named(name: str, patterns: Sequence[str]) -> bool:
 
 def split(params: dict, freeze: Sequence[str]) -> tuple[dict, dict]:
     """(learned, frozen): two trees that `merge` joins again. With nothing to freeze the first is `params` itself."""
-    if not freeze:
+    frozen = {name: leaf for name, leaf in flat(params).items() if is_named(name, (*freeze, _BIASES))}
+    if not frozen:
         return params, {}
-    frozen = {name: leaf for name, leaf in flat(params).items() if is_named(name, freeze)}
     learned = {name: leaf for name, leaf in flat(params).items() if name not in frozen}
     return nested(learned), nested(frozen)
+
+
+def balanced(frozen: dict, load: Float[Array, "l e"], rate: float, finite: Bool[Array, ""]) -> dict:
+    """What is frozen, after a step: of every expert layer the balancing bias moved by its row of `load`.
+
+    Layers stand in the order of their numbers; one leaf may hold several, stacked. Nothing moves unless `finite`.
+    """
+    leaves = {name: leaf for name, leaf in flat(frozen).items() if is_named(name, [_BIASES])}
+    row = 0  # of load
+    for name in sorted(leaves, key=in_order):
+        bias = leaves[name]
+        count = bias.size // load.shape[1]
+        moved = losses.updated_bias(bias, load[row : row + count].reshape(bias.shape), rate)
+        leaves[name] = jnp.where(finite, moved, bias)
+        row += count
+    return merge(frozen, nested(leaves))
 
 
 def merge(*trees: dict) -> dict:

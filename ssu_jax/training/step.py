@@ -2,7 +2,8 @@
 
     key = fold_in(key(seed), step)
     loss, gradient = mean over the slices of the batch; the gradient of what learns, not of what is frozen
-    if loss and gradient are finite: AdamW, then the average moves; else nothing but the counters
+    if loss and gradient are finite: AdamW, then the average and the experts' balancing bias move; else nothing
+        but the counters
 
 The random key comes from the seed and the step, never from a state of the host, so a step can be run
 again to the same bits.
@@ -19,12 +20,13 @@ from jaxtyping import Array, Float
 
 from ssu_jax import losses, sharding
 from ssu_jax.config import Config, TrainConfig
+from ssu_jax.layers.moe import losses as moe
 from ssu_jax.training import optimizer as optimizers
 from ssu_jax.training import parts
 from ssu_jax.training.state import state_shapes
 from ssu_jax.types import Batch, TrainState
 
-Metrics = dict[str, Any]  # name -> float32 [] or int32 []
+Metrics = dict[str, Any]  # name -> float32 [] or int32 []; router -> {name -> float32 [l] or [l, e]}, l expert layers
 
 
 def make_train_step(
@@ -43,6 +45,7 @@ def make_train_step(
         learned, frozen = parts.split(state.params, config.train.freeze)
         gradient_of = _accumulated(functools.partial(loss_of, frozen), config.train.grad_accumulation)
         loss, terms, gradient = gradient_of(learned, batch, key, mask_mix)
+        router = moe.of_sums(terms.pop("router")) if "router" in terms else {}
         norm = optax.tree.norm(gradient)
         # One NaN or infinity anywhere in the gradient makes its norm non-finite.
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
@@ -50,6 +53,8 @@ def make_train_step(
         updated = _updated(old, gradient, optimizer, config.train)
         kept = old._replace(skipped_steps=state.skipped_steps + 1, skipped_in_row=state.skipped_in_row + 1)
         new = jax.tree.map(lambda good, old: jnp.where(finite, good, old), updated, kept)
+        if config.model.moe.balancing_rate and router:
+            frozen = parts.balanced(frozen, router["load"], config.model.moe.balancing_rate, finite)
         new = new._replace(step=state.step + 1, params=parts.merge(new.params, frozen))
         metrics = {
             "loss": loss,
@@ -59,6 +64,7 @@ def make_train_step(
             "true_mask_probability": mask_mix,
             "skipped_steps": new.skipped_steps,
             "skipped_in_row": new.skipped_in_row,
+            **({"router": router} if router else {}),
         }
         return new, metrics
 

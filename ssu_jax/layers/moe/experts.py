@@ -4,6 +4,7 @@ Our design (the authors published MoHE's name and purpose): an expert's prompt i
 at the same time the key that the router compares a token with.
 """
 
+import re
 from typing import Any
 
 import flax.linen as nn
@@ -15,6 +16,9 @@ from ssu_jax import sharding
 from ssu_jax.config.model import MoEConfig
 from ssu_jax.layers.moe import dispatch, losses, router, transport
 from ssu_jax.layers.moe.network import Network
+
+# A parameter by place alone: steps move it by `losses.updated_bias`, no gradient and no optimizer does.
+BALANCING_BIAS = "balancing_bias"
 
 # One expert starts as a dense layer of the same widths does.
 _kernel_init = nn.initializers.lecun_normal(in_axis=-2, out_axis=-1, batch_axis=(0,))
@@ -49,12 +53,14 @@ class MixtureOfExperts(nn.Module):
         config, num_experts = self.config, self.config.num_experts
         prompts = self.param("prompts", nn.initializers.normal(0.02), (num_experts, self.width))
         group_logits = self._group_logits(scene) if config.two_step and num_experts > 1 else None
-        routing = self._routing(self._logits(router_input, prompts), mask, group_logits, train and num_experts > 1)
+        logits, network = self._logits(router_input, prompts), self._network(prompts)
+        # The bias is its last parameter: with one and without, the others are the same random ones.
+        routing = self._routing(logits, mask, group_logits, train and num_experts > 1)
         self.sow("intermediates", "experts", routing.ids)  # for a look inside; free where nobody asks
         # A single expert takes all tokens whatever the capacity factor: it is the dense model.
         kind = config.dispatch if train and num_experts > 1 else "dense"
         plan = transport.Plan(config.transport, kind, config.capacity_factor, config.dropless)
-        mesh, network = sharding.current_mesh(), self._network(prompts)
+        mesh = sharding.current_mesh()
         if mesh is None or kind == "dense" or config.transport == "none":
             y, dropped = transport.local(x.astype(self.dtype), routing, network, plan)
         else:  # what fsdp has cut is joined before the model is called
@@ -71,7 +77,9 @@ class MixtureOfExperts(nn.Module):
         noise = None
         if train and config.router_noise:  # "mask" is the one random stream of a training step
             noise = jax.random.normal(self.make_rng("mask"), logits.shape) * (config.router_noise / num_experts)
-        bias = self.get_variable("balancing", "bias")  # None unless the caller keeps one, see losses.updated_bias
+        bias = None
+        if config.balancing_rate and num_experts > 1:
+            bias = jax.lax.stop_gradient(self.param(BALANCING_BIAS, nn.initializers.zeros, (num_experts,)))
         groups = 1 if group_logits is None else config.groups_per_token
         routing = router.route(logits, mask, config.top_k, group_logits, groups, bias=bias, noise=noise)
         if train and config.forced_routing != "none":
@@ -87,13 +95,16 @@ class MixtureOfExperts(nn.Module):
         scale = self.param("scale", nn.initializers.ones, ())
         keys = prompts * jax.lax.rsqrt(jnp.sum(prompts**2, axis=-1, keepdims=True) + 1e-12)
         # Keys times query first: [e, r] instead of queries [s, d].
-        return _unit_rms_product(router_input, scale * (keys @ query.T))
+        rows = scale * (keys @ query.T)
+        self.sow("intermediates", "router_input", router_input)
+        self.sow("intermediates", "router_rows", rows)
+        return unit_rms_product(router_input, rows)
 
     def _group_logits(self, scene):
         if scene is None:
             raise ValueError("the two-step choice wants `scene` [s, r2], the features that pick the group; got None")
         kernel = self.param("group", nn.initializers.lecun_normal(1, 0), (self.config.num_groups, scene.shape[1]))
-        return _unit_rms_product(scene, kernel)
+        return unit_rms_product(scene, kernel)
 
     def _network(self, prompts) -> Network:
         """contract(gelu(expand(x + prompt)))."""
@@ -107,7 +118,12 @@ class MixtureOfExperts(nn.Module):
         return Network(*(each.astype(self.dtype) for each in (expand, expand_bias, contract, contract_bias)))
 
 
-def _unit_rms_product(x: Float[Array, "s r"], rows: Float[Array, "n r"]) -> Float[Array, "s n"]:
+def in_order(name: str) -> list:
+    """A key that sorts the names of layers as people count: experts_2 before experts_10."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
+
+
+def unit_rms_product(x: Float[Array, "s r"], rows: Float[Array, "n r"]) -> Float[Array, "s n"]:
     """(x / rms(x)) @ rows.T in float32: logits whose size does not grow with the features.
 
     With one row for each output the derivative is ten times as fast on CPU as with a column (measured, r 512, n 4).

@@ -51,6 +51,7 @@ def statistics(routing: Routing, dropped: Int[Array, ""]) -> dict[str, Array]:
     balance, z: float32 []. load: float32 [e], see `load_of`. max_load: float32 [], largest load over the mean
     load. entropy: float32 [], nats, of a token's probabilities, mean over real tokens. assigned, dropped,
     padding: int32 []; they sum to s * k exactly. dropped_share: float32 [], of the assignments that name an expert.
+    tokens: int32 [], real ones.
     """
     load = load_of(routing)
     is_real = _is_real(routing)
@@ -67,13 +68,43 @@ def statistics(routing: Routing, dropped: Int[Array, ""]) -> dict[str, Array]:
         "dropped": dropped,
         "dropped_share": dropped / jnp.maximum(routing.ids.size - padding, 1),
         "padding": padding,
+        "tokens": jnp.sum(is_real, dtype=jnp.int32),
+    }
+
+
+def sums(stats: dict[str, Array]) -> dict[str, Array]:
+    """What of `statistics` (of one layer, or stacked) can be added up over parts of a batch; `of_sums` divides again.
+
+    chosen: float32 [..., e], assignments that chose each expert.  dropped, tokens, entropy: float32 [...]; entropy is
+    the sum over tokens. A mean of the shares themselves would weigh a part with few words like one with many.
+    """
+    tokens = stats["tokens"].astype(jnp.float32)
+    asked = (stats["assigned"] + stats["dropped"]).astype(jnp.float32)
+    return {
+        "chosen": stats["load"] * asked[..., None],
+        "dropped": stats["dropped"].astype(jnp.float32),
+        "tokens": tokens,
+        "entropy": stats["entropy"] * tokens,
+    }
+
+
+def of_sums(total: dict[str, Float[Array, "..."]]) -> dict[str, Float[Array, "..."]]:
+    """load [..., e], max_load, entropy and dropped_share [...] as `statistics` means them, from (weighted) `sums`."""
+    asked = jnp.sum(total["chosen"], axis=-1)
+    load = total["chosen"] / jnp.where(asked > 0, asked, 1.0)[..., None]
+    return {
+        "load": load,
+        "max_load": jnp.max(load, axis=-1) * load.shape[-1],
+        "entropy": total["entropy"] / jnp.where(asked > 0, total["tokens"], 1.0),
+        "dropped_share": total["dropped"] / jnp.where(asked > 0, asked, 1.0),
     }
 
 
 def updated_bias(bias: Float[Array, "*b e"], load: Float[Array, "*b e"], rate: float) -> Float[Array, "*b e"]:
     """The choice's bias after a step (arXiv 2408.15664): up by `rate` where the load was below the mean, else down.
 
-    State of the caller, beside parameters and optimizer: no gradient reaches it. Zeros to begin with.
+    Zeros to begin with; no gradient reaches it and no optimizer moves it. In the two-step choice with one group a token
+    it evens the experts of each group, not the groups.
     """
     return bias + rate * jnp.sign(jnp.mean(load, axis=-1, keepdims=True) - load)
 

@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from ssu_jax.config.model import MoEConfig
-from ssu_jax.layers.moe.experts import MixtureOfExperts
+from ssu_jax.layers.moe.experts import BALANCING_BIAS, MixtureOfExperts
 
 WIDTH, HIDDEN, TOKENS = 8, 12, 30
 
@@ -156,12 +156,23 @@ def test_what_is_for_training_alone_leaves_inference_as_it_is(changes):
     np.testing.assert_array_equal(runs[1][1][0][~mask], 0)
 
 
-def test_a_bias_that_the_caller_keeps_steers_the_choice():
+def test_the_balancing_bias_steers_the_choice_and_has_no_gradient():
     x, router_input, mask, scene = _inputs()
-    layer = MixtureOfExperts(_config(), WIDTH)
-    variables = {"params": _init(layer), "balancing": {"bias": jnp.array([0.0, 0.0, 5.0, 0.0])}}
-    statistics = jax.jit(layer.apply)(variables, x, router_input, mask, scene)[1]
-    np.testing.assert_array_equal(statistics["load"], [0, 0, 1, 0])
+    layer = MixtureOfExperts(_config(balancing_rate=1e-3), WIDTH)
+    params = _init(layer)
+    np.testing.assert_array_equal(params[BALANCING_BIAS], 0)
+    assert BALANCING_BIAS not in _init(MixtureOfExperts(_config(), WIDTH))
+    params[BALANCING_BIAS] = jnp.array([0.0, 0.0, 5.0, 0.0])
+
+    @functools.partial(jax.grad, has_aux=True)
+    def total(params):
+        y, statistics = layer.apply({"params": params}, x, router_input, mask, scene)
+        return (y**2).sum() + statistics["balance"], statistics
+
+    gradient, statistics = jax.jit(total)(params)
+    np.testing.assert_array_equal(statistics["load"], [0, 0, 1, 0])  # at inference too
+    np.testing.assert_array_equal(gradient[BALANCING_BIAS], 0)
+    assert np.abs(gradient["query"]).max() > 0
 
 
 def test_experts_may_be_renumbered():

@@ -84,6 +84,22 @@ def test_assigned_dropped_and_padding_add_up(capacity_factor):
         assert result["dropped"] == np.maximum(asked - capacity, 0).sum()
 
 
+def test_figures_of_parts_add_up_to_those_of_the_whole():
+    """30 words in parts of 24 and 6: a mean of the parts' shares would be another."""
+    logits = 2 * jax.random.normal(jax.random.key(1), (30, 4)) + jnp.array([[1.0, 0, 0, 0]])
+
+    def of(part, dropped):
+        return statistics_of(route(logits[part], jnp.ones(len(logits[part]), bool), 2), jnp.int32(dropped))
+
+    whole, parts = of(slice(30), 5), [of(slice(24), 5), of(slice(24, 30), 0)]
+    mean = jax.tree.map(lambda *values: sum(values) / 2, *map(losses.sums, parts))
+    for name, value in losses.of_sums(mean).items():
+        np.testing.assert_allclose(value, whole[name], rtol=1e-5, err_msg=name)
+    assert abs(float(whole["entropy"]) - np.mean([part["entropy"] for part in parts])) > 1e-3
+    nothing = losses.of_sums(jax.tree.map(jnp.zeros_like, mean))
+    assert all(np.all(np.asarray(value) == 0) for value in nothing.values())
+
+
 def test_padding_changes_no_loss():
     logits = jax.random.normal(jax.random.key(0), (12, 4))
     mask = jnp.arange(12) < 9
