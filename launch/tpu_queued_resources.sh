@@ -75,7 +75,9 @@ obtain() {
 
 # By default gcloud talks to 64 hosts at a time; a run needs all of them at once.
 # (cloud.google.com/sdk/gcloud/reference/compute/tpus/queued-resources/ssh)
-everywhere=(--worker=all --node=all --batch-size=4096)
+everywhere=(--worker=all --node=all --batch-size=4096 --quiet)
+# A host that is taken does not say goodbye: without a sign of life for two minutes the connection ends.
+shell=(ssh "${everywhere[@]}" --ssh-flag=-oServerAliveInterval=30 --ssh-flag=-oServerAliveCountMax=4)
 
 send_code() {
   local archive="ssu_jax.tar.gz" bucket
@@ -83,14 +85,14 @@ send_code() {
   run git -C "$ROOT" archive --format=tar.gz "--output=${TMPDIR:-/tmp}/$archive" HEAD
   run gcloud compute tpus queued-resources scp "${TMPDIR:-/tmp}/$archive" "$name:$archive" "--project=$project" \
     "--zone=$zone" "${everywhere[@]}"
-  queue ssh "${everywhere[@]}" \
+  queue "${shell[@]}" \
     "--command=mkdir -p ssu_jax && tar -xzf $archive -C ssu_jax && ssu_jax/launch/node.sh tpu${bucket:+ $bucket}"
 }
 
 # The connection may break while the hosts go on: the lock lets the next start wait for them.
 train_on_all() {
   train_with .venv/bin/ssu "$config" "$folder"
-  queue ssh "${everywhere[@]}" "--command=cd ssu_jax && exec flock /tmp/ssu-train.lock $(quoted "${train[@]}")"
+  queue "${shell[@]}" "--command=cd ssu_jax && exec flock /tmp/ssu-train.lock $(quoted "${train[@]}")"
 }
 
 if [ -n "$dry_run" ]; then # one round, when all goes well
@@ -110,7 +112,8 @@ trap 'say_how_to_give_back; exit 130' INT
 for ((round = 0; round <= max_restarts; round++)); do
   obtain
   code=0
-  send_code || code=$?
+  # Hosts that are just up may not answer yet (1, 255): tried again. node.sh ends with 2 where it cannot help itself.
+  send_code || { code=$?; [ "$code" -eq 2 ] || code=255; }
   if [ "$code" -eq 0 ]; then train_on_all || code=$?; fi
   if [ "$code" -eq 0 ]; then
     [ "$keep" = yes ] || give_back

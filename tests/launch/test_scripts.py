@@ -166,6 +166,7 @@ shift 3
 echo "$1" >> calls
 case "$1 $*" in
   describe*) next="$(head -n 1 states)"; sed -i 1d states; [ "$next" != GONE ] || exit 1; echo "$next" ;;
+  scp*) [ ! -e deaf ] || { rm deaf && exit 1; } ;;
   ssh*train*) code="$(head -n 1 codes)"; sed -i 1d codes; exit "$code" ;;
 esac
 """
@@ -200,6 +201,13 @@ def test_a_run_that_cannot_go_on_ends_and_its_chips_stay(ends, path):
     assert calls == ["describe", "scp", "ssh", "ssh", "describe"]
     assert f"exit code {ends}, starting again would not help" in said
     assert "gcloud compute tpus queued-resources delete run1" in said
+
+
+def test_hosts_that_do_not_answer_yet_are_asked_again(path):
+    (path / "deaf").touch()
+    (path / "rm").symlink_to(shutil.which("rm"))
+    code, calls, said = queue_run(path, "ACTIVE ACTIVE", "0")
+    assert (code, calls) == (0, ["describe", "scp", "describe", "scp", "ssh", "ssh", "delete"]), said
 
 
 def test_starting_again_has_an_end(path):
