@@ -79,14 +79,14 @@ everywhere=(--worker=all --node=all --batch-size=4096 --quiet)
 # A host that is taken does not say goodbye: without a sign of life for two minutes the connection ends.
 shell=(ssh "${everywhere[@]}" --ssh-flag=-oServerAliveInterval=30 --ssh-flag=-oServerAliveCountMax=4)
 
-send_code() {
+send_code() { # joined by &&: where a caller looks at its exit code, bash does not stop at a failure inside
   local archive="ssu_jax.tar.gz" bucket
   bucket="$(bucket_of "$workdir")"
-  run git -C "$ROOT" archive --format=tar.gz "--output=${TMPDIR:-/tmp}/$archive" HEAD
-  run gcloud compute tpus queued-resources scp "${TMPDIR:-/tmp}/$archive" "$name:$archive" "--project=$project" \
-    "--zone=$zone" "${everywhere[@]}"
-  queue "${shell[@]}" \
-    "--command=mkdir -p ssu_jax && tar -xzf $archive -C ssu_jax && ssu_jax/launch/node.sh tpu${bucket:+ $bucket}"
+  run git -C "$ROOT" archive --format=tar.gz "--output=${TMPDIR:-/tmp}/$archive" HEAD \
+    && run gcloud compute tpus queued-resources scp "${TMPDIR:-/tmp}/$archive" "$name:$archive" "--project=$project" \
+      "--zone=$zone" "${everywhere[@]}" \
+    && queue "${shell[@]}" \
+      "--command=mkdir -p ssu_jax && tar -xzf $archive -C ssu_jax && ssu_jax/launch/node.sh tpu${bucket:+ $bucket}"
 }
 
 # The connection may break while the hosts go on: the lock lets the next start wait for them.
