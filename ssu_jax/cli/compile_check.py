@@ -17,6 +17,13 @@ def add_arguments(parser) -> None:
     parser.add_argument(
         "--search", action="store_true", help="if it does not fit, compile smaller batches until one does"
     )
+    parser.add_argument(
+        "--effort",
+        choices=("low", "full"),
+        default="low",
+        help="of the TPU compiler; full is what a run gets, takes many times as long and needs a little less memory "
+        "(default: %(default)s)",
+    )
     parser.add_argument("--json", metavar="FILE", help="write the figures here too")
 
 
@@ -28,7 +35,7 @@ def run(args) -> int:
     if args.memory is not None and not args.memory > 0:
         raise UserError(f"--memory must be above 0, got {args.memory}")
     machine = topology.parse(args.topology, args.num_slices)
-    result = compile_check.check(args.config, machine, memory=args.memory, search=args.search)
+    result = compile_check.check(args.config, machine, memory=args.memory, search=args.search, effort=args.effort)
     print(check_table.table(result))
     if args.json:
         report.write(result, args.json)

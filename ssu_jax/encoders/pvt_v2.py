@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from ssu_jax.config.encoders.pvt_v2 import PVTv2Config
 from ssu_jax.layers.convolution import depthwise, fusion_border, reduce_squares
-from ssu_jax.layers.repeated import in_turn
+from ssu_jax.layers.repeated import in_turn, stacked
 from ssu_jax.types import UserError
 
 EMBEDDINGS = ((7, 4), (3, 2), (3, 2), (3, 2))  # side of the kernel and stride, of each stage
@@ -149,7 +149,7 @@ class Block(nn.Module):
 
 
 class Stage(nn.Module):
-    """Patch embedding, blocks, norm."""
+    """Patch embedding, blocks, norm. scan: the blocks are one loop, their parameters stacks below "blocks"."""
 
     config: PVTv2Config
     stage: int
@@ -164,8 +164,10 @@ class Stage(nn.Module):
         width, epsilon = config.widths[stage], config.convolution_norm_epsilon
         x = PatchEmbedding(width, *EMBEDDINGS[stage], epsilon, name="embedding", **types)(x)
         block_type = nn.remat(Block) if self.remat else Block
-        blocks = [block_type(config, stage, name=f"block_{i}", **types) for i in range(config.depths[stage])]
-        x = in_turn(blocks, x, scan=self.scan)
+        if self.scan:
+            x = stacked(block_type(config, stage, name="blocks", **types), config.depths[stage], x)
+        else:
+            x = in_turn([block_type(config, stage, name=f"block_{i}", **types) for i in range(config.depths[stage])], x)
         return nn.LayerNorm(config.norm_epsilon, name="norm", **types)(x)
 
 

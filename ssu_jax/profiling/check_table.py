@@ -17,14 +17,17 @@ def table(result: Mapping[str, Any]) -> str:
         f"{result['name']} on {result['topology']}{slices}: {result['chips']} chips, {mesh}, "
         f"batch {result['batch_size']}, {result['parameters'] / 1e6:.1f} M parameters",
         *_memory(result),
-        f"FLOPs         {result['flops']['step'] / 1e12:.2f} T a step, {result['flops']['chip'] / 1e9:.1f} G a chip",
-        *_collectives(result),
-        f"involuntary rematerializations: {result['rematerializations']}",
-        f"lowered in {seconds['lower']:.1f} s, compiled in {seconds['compile']:.1f} s, "
-        f"{result['compiler_memory'] / GIB:.1f} GiB of this machine's memory",
-        verdict(result),
     ]
-    return "\n".join(lines)
+    if result["refused_by"] != "shapes":
+        flops = result["flops"]
+        lines += [
+            f"FLOPs         {flops['step'] / 1e12:.2f} T a step, {flops['chip'] / 1e9:.1f} G a chip",
+            *_collectives(result),
+            f"involuntary rematerializations: {result['rematerializations']}",
+            f"lowered in {seconds['lower']:.1f} s, compiled in {seconds['compile']:.1f} s ({result['effort']} effort), "
+            f"{result['compiler_memory'] / GIB:.1f} GiB of this machine's memory",
+        ]
+    return "\n".join([*lines, verdict(result)])
 
 
 def verdict(result: Mapping[str, Any]) -> str:
@@ -48,17 +51,20 @@ def verdict(result: Mapping[str, Any]) -> str:
 
 def _memory(result: Mapping[str, Any]) -> list[str]:
     state = f"of which state {_gib(result['state'])}"
-    if result["refused_by_compiler"]:
+    if result["refused_by"] == "shapes":
+        return [f"a chip needs  about {_gib(result['peak'])} by the shapes of what the backward pass wants, {state}; "
+                "not compiled"]  # fmt: skip
+    if result["refused_by"] == "compiler":
         return [f"a chip needs  {_gib(result['peak'])} says the compiler, {state}"]
     return [
         f"arguments     {_gib(result['arguments'])} a chip, {state}",
         f"temporaries   {_gib(result['temporaries'])}",
-        f"peak          {_gib(result['peak'])}",
+        f"peak          {_gib(result['peak'])} (foreseen from shapes: {_gib(result['foreseen'])})",
     ]
 
 
 def _collectives(result: Mapping[str, Any]) -> list[str]:
-    if result["refused_by_compiler"]:
+    if result["refused_by"]:
         return ["collectives   unknown, it was not compiled to the end"]
     if not result["collectives"]:
         return ["collectives   none"]

@@ -1,7 +1,8 @@
 """Compiles the real training step for a machine that is not there, and says whether it fits and what it sends.
 
 The compiling is done in a process of its own: forced devices and the TPU compiler want an environment that is set
-before JAX is loaded, and what XLA complains of goes to that process's stderr.
+before JAX is loaded, and what XLA complains of goes to that process's stderr. What is far too large is refused from
+its shapes, before it is compiled.
 
     python -m ssu_jax.profiling.compile_check RESULT.json < request.json
 """
@@ -29,20 +30,24 @@ _REMATERIALIZED = "nvoluntary full rematerialization"
 _USED = re.compile(r"Used ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?) hbm", re.IGNORECASE)
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _SEARCHES = 4  # programs that `search` compiles at most
+_HOPELESS = 2.0  # times the memory of a chip that the estimate from shapes must reach to be believed uncompiled
 
 
-def check(config: Config, topology: Topology, *, memory: float | None = None, search: bool = False) -> dict[str, Any]:
+def check(
+    config: Config, topology: Topology, *, memory: float | None = None, search: bool = False, effort: str = "low"
+) -> dict[str, Any]:
     """A JSON-able dictionary: memory of a chip, FLOPs, collectives, rematerializations, seconds, and whether it fits.
 
     memory: GiB of a chip instead of the table's.  search: where it does not fit, compile smaller batches until one
-    does, and say which under `searched`. Raises UserError for a mesh or batch that the machine cannot be cut into, and
-    where the compiler is not installed.
+    does, and say which under `searched`.  effort: of the TPU compiler, "low" or "full" as in a run. Raises UserError
+    for a mesh or batch that the machine cannot be cut into, and where the compiler is not installed.
     """
     topologies.require(topology)
     limit = round(memory * GIB) if memory else topology.memory
+    topology = topology._replace(memory=limit, effort=effort)
     result = judged(_compiled(config, topology), limit)
     if search and not result["fits"]:
-        result["searched"] = _searched(config, topology, limit, result["largest_batch"])
+        result["searched"] = _searched(config, topology, result["largest_batch"])
     return result
 
 
@@ -63,12 +68,12 @@ def judged(result: dict[str, Any], limit: int | None) -> dict[str, Any]:
     return result
 
 
-def _searched(config: Config, topology: Topology, limit: int | None, first: int) -> dict[str, Any]:
+def _searched(config: Config, topology: Topology, first: int) -> dict[str, Any]:
     """The first batch that compiles and fits, from the estimate downwards; 0 if none was found."""
     tried, batch_size = [], first
     while batch_size and len(tried) < _SEARCHES:
         config.train.batch_size = batch_size
-        result = judged(_compiled(config, topology), limit)
+        result = judged(_compiled(config, topology), topology.memory)
         tried.append(batch_size)
         if result["fits"]:
             return {"batch_size": batch_size, "peak": result["peak"], "tried": tried}
@@ -79,7 +84,7 @@ def _searched(config: Config, topology: Topology, limit: int | None, first: int)
 
 def _compiled(config: Config, topology: Topology) -> dict[str, Any]:
     """What the process of its own has found."""
-    request = {"config": config.to_dict(), "topology": topology.name, "num_slices": topology.num_slices}
+    request = {"config": config.to_dict(), "topology": topology._asdict()}
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "result.json"
         run = subprocess.run(
@@ -106,7 +111,7 @@ def _in_own_process(request: dict[str, Any]) -> dict[str, Any]:
     """Compiles; a mistake of the user's becomes {"mistake": line}."""
     try:
         config = Config.from_dict(request["config"])
-        topology = topologies.parse(request["topology"], request["num_slices"])
+        topology = Topology(**request["topology"])
         return compile_for(config, topology, topologies.devices(topology))
     except UserError as error:
         return {"mistake": str(error)}
@@ -117,8 +122,7 @@ def compile_for(config: Config, topology: Topology, devices: list[Any]) -> dict[
     import jax
 
     from ssu_jax import models
-    from ssu_jax.flops import flops_of
-    from ssu_jax.profiling import hlo, memory, programs
+    from ssu_jax.profiling import foreseen, memory, programs
     from ssu_jax.training.optimizer import make_optimizer
     from ssu_jax.training.state import state_shapes
     from ssu_jax.training.step import jitted_step
@@ -130,15 +134,7 @@ def compile_for(config: Config, topology: Topology, devices: list[Any]) -> dict[
     state = state_shapes(model, config, optimizer, mesh)
     batch = jax.eval_shape(lambda: models.example_batch(config, batch_size))
     batch = sharding.with_shardings(batch, jax.tree.map(lambda _: sharding.batch_sharding(mesh), batch))
-    step = jitted_step(model, config, optimizer, mesh)
-    start = time.perf_counter()
-    with sharding.using(mesh):
-        flops = flops_of(step, state, batch)
-        counted = time.perf_counter()
-        lowered = step.lower(state, batch)
-        lowered_at = time.perf_counter()
-        found = _attempt(lowered, hlo, memory)
-    return {
+    result = {
         "name": config.name,
         "topology": topology.name,
         "num_slices": topology.num_slices,
@@ -149,30 +145,58 @@ def compile_for(config: Config, topology: Topology, devices: list[Any]) -> dict[
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
         "state": _bytes_a_chip(state),
         "gradients": _bytes_a_chip(state.ema_params),
+        "effort": topology.effort,
+        "versions": {name: _version(name) for name in ("ssu_jax", "jax", "jaxlib", "libtpu")},
+    }  # fmt: skip
+    start = time.perf_counter()
+    kept = foreseen.kept_bytes(model, config, state.params, batch) // result["batch_multiple"]
+    result |= {"foreseen": result["state"] + result["gradients"] + kept, "refused_by": ""}
+    if topology.memory and result["foreseen"] > _HOPELESS * topology.memory:
+        return result | {"refused_by": "shapes", "peak": result["foreseen"], "flops": None,
+                         "seconds": {"foresee": time.perf_counter() - start},
+                         "compiler_memory": memory.peak_of_process()}  # fmt: skip
+    step = jitted_step(model, config, optimizer, mesh)
+    with sharding.using(mesh):
+        return result | _measured(step, state, batch, topology, time.perf_counter() - start)
+
+
+def _measured(step: Any, state: Any, batch: Any, topology: Topology, foresee: float) -> dict[str, Any]:
+    """FLOPs, seconds, memory and collectives of the step, compiled."""
+    from ssu_jax.flops import flops_of
+    from ssu_jax.profiling import memory
+
+    start = time.perf_counter()
+    flops = flops_of(step, state, batch)
+    counted = time.perf_counter()
+    lowered = step.lower(state, batch)
+    lowered_at = time.perf_counter()
+    found = _attempt(lowered, topology)
+    chips = topology.num_chips
+    return {
         **found,
-        "flops": {"step": flops.total, "chip": flops.total // len(devices), "uncounted": list(flops.uncounted)},
-        "seconds": {"flops": counted - start, "lower": lowered_at - counted,
+        "flops": {"step": flops.total, "chip": flops.total // chips, "uncounted": list(flops.uncounted)},
+        "seconds": {"foresee": foresee, "flops": counted - start, "lower": lowered_at - counted,
                     "compile": time.perf_counter() - lowered_at},
         "compiler_memory": memory.peak_of_process(),
-        "versions": {name: _version(name) for name in ("ssu_jax", "jax", "jaxlib", "libtpu")},
     }  # fmt: skip
 
 
-def _attempt(lowered: Any, hlo: Any, memory: Any) -> dict[str, Any]:
+def _attempt(lowered: Any, topology: Topology) -> dict[str, Any]:
     """Memory and collectives; where the compiler itself refuses, what it says that the program would need."""
+    from ssu_jax.profiling import hlo, memory
+
     try:
-        compiled = lowered.compile()
+        compiled = lowered.compile(compiler_options=topologies.compiler_options(topology))
     except Exception as error:  # the compiler's own type, another one from version to version
         used = _USED.search(str(error))
         if "RESOURCE_EXHAUSTED" not in str(error) or used is None:
             raise
         needs, has = (round(float(used[i]) * _UNITS[used[i + 1].upper()]) for i in (1, 3))
-        return {"peak": needs, "compiler_limit": has, "refused_by_compiler": True}
+        return {"peak": needs, "compiler_limit": has, "refused_by": "compiler"}
     sent = hlo.collectives(compiled.as_text())
     return {
         **memory.planned(compiled),
         "collectives": {kind: found._asdict() for kind, found in sent.items()},
-        "refused_by_compiler": False,
     }
 
 

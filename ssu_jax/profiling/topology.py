@@ -5,6 +5,7 @@ v5e:16x16        a TPU slice of that many chips, by the compiler in the package 
 """
 
 import importlib.util
+import math
 import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -19,12 +20,22 @@ _NAME = re.compile(r"(cpu|v4|v5e|v5p|v6e):([1-9]\d*(?:x[1-9]\d*)*)")
 
 
 class Topology(NamedTuple):
-    """kind: "cpu" or a name of CHIPS.  shape: chips along every axis of one slice.  memory: bytes of one chip."""
+    """A machine, and how hard the compiler shall try.
+
+    kind: "cpu" or a name of CHIPS.  shape: chips along every axis of one slice.  memory: bytes of one chip, None where
+    unknown.  effort: "full", or "low" (TPU: no search for the fastest form of every operation).
+    """
 
     kind: str
     shape: tuple[int, ...]
     num_slices: int
     memory: int | None
+    effort: str = "low"
+
+    @property
+    def num_chips(self) -> int:
+        """Of all slices."""
+        return math.prod(self.shape) * self.num_slices
 
     @property
     def name(self) -> str:
@@ -73,6 +84,11 @@ def environment(topology: Topology, inherited: Mapping[str, str]) -> dict[str, s
             "TPU_LOG_DIR": "disabled",
         }
     return {**inherited, **added}
+
+
+def compiler_options(topology: Topology) -> dict[str, Any] | None:
+    """What `Lowered.compile` is given. None: as a run compiles."""
+    return {"exec_time_optimization_effort": -1.0} if topology.kind != "cpu" and topology.effort == "low" else None
 
 
 def devices(topology: Topology) -> list[Any]:

@@ -7,11 +7,12 @@ Backbones have a rate of their own, and inside them every block (parts.py).
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float, Int
 
 from ssu_jax.config import TrainConfig
-from ssu_jax.training import parts
+from ssu_jax.training import parts, stacks
 
 
 def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
@@ -47,9 +48,9 @@ def learning_rates(config: TrainConfig, params: dict, step: Int[Array, ""] | int
     factors = parts.rate_factors(params, config)
     awake = jnp.asarray(step) >= config.freeze_steps
 
-    def of(path, _) -> Float[Array, ""]:
+    def of(path, _) -> Float[Array, "..."]:
         factor = factors.get("/".join(key.key for key in path))
-        if factor is None or (factor == 1 and not config.freeze_steps):
+        if factor is None or (np.all(factor == 1) and not config.freeze_steps):
             return rate
         return jnp.where(awake, rate * factor, 0.0)
 
@@ -63,6 +64,7 @@ def decayed(params: dict) -> dict:
     """
 
     def is_matrix(path, leaf) -> bool:
-        return leaf.ndim >= 2 and "bias" not in str(path[-1].key)
+        rank = leaf.ndim - stacks.is_stack("/".join(key.key for key in path))
+        return rank >= 2 and "bias" not in str(path[-1].key)
 
     return jax.tree_util.tree_map_with_path(is_matrix, params)

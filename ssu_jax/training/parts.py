@@ -18,11 +18,13 @@ from typing import Any
 
 import flax.traverse_util
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from ssu_jax.config import TrainConfig
 from ssu_jax.layers.moe import losses
 from ssu_jax.layers.moe.experts import BALANCING_BIAS, in_order
+from ssu_jax.training import stacks
 from ssu_jax.types import UserError
 
 # Parts beside an encoder's blocks that come after them; all others come before them.
@@ -95,20 +97,23 @@ def check(params: dict, config: TrainConfig) -> None:
         raise _unknown("backbones", config.backbones[0], names)
 
 
-def rate_factors(params: dict, config: TrainConfig) -> dict[str, float]:
+def rate_factors(params: dict, config: TrainConfig) -> dict[str, Any]:
     """Name -> learning rate over that of the schedule, for the leaves of backbones: those and no others are named.
 
     factor = backbone_learning_rate * layer_decay ** (blocks of the same backbone above this one)
+
+    A number; of a stack of blocks an array that multiplies it, with a number for each.
     """
-    factors, rest = {}, list(flat(params))
+    factors, leaves = {}, flat(params)
     for pattern in config.backbones:
-        names = [name for name in rest if is_named(name, [pattern])]
-        rest = [name for name in rest if not is_named(name, [pattern])]
-        depths = blocks_above(names)
-        factors |= {
-            name: config.backbone_learning_rate * config.layer_decay**depth
-            for name, depth in zip(names, depths, strict=True)
-        }
+        names = [name for name in leaves if name not in factors and is_named(name, [pattern])]
+        single = {name: stacks.entries(name, leaves[name].shape[0] if leaves[name].ndim else 0) for name in names}
+        every = [name for entries in single.values() for name in entries]
+        depths = dict(zip(every, blocks_above(every), strict=True))
+        for name in names:
+            found = [config.backbone_learning_rate * config.layer_decay ** depths[entry] for entry in single[name]]
+            shape = (-1, *[1] * (leaves[name].ndim - 1))
+            factors[name] = np.asarray(found, np.float32).reshape(shape) if stacks.is_stack(name) else found[0]
     return factors
 
 

@@ -15,7 +15,7 @@ from ssu_jax.config.encoders import causal_lm, clip, pvt_v2, vggish
 from ssu_jax.tokenizer import Tokenizer
 from ssu_jax.tokenizer import published as vocabularies
 from ssu_jax.tokenizer.clip_bpe import CLIPTokenizer
-from ssu_jax.training import parts
+from ssu_jax.training import parts, stacks
 from ssu_jax.types import UserError
 
 # Fields of the encoders' sizes that change no number: how a published file is laid out, which towers it holds.
@@ -81,8 +81,9 @@ def read(config: Config, shapes: dict) -> Published:
             tree = _read_folder(source, modules)
             found = {f"{module}/{name}": leaf for part, module in modules.items()
                      for name, leaf in parts.flat(tree[part] if part else tree).items()}  # fmt: skip
-            _check_shapes(source, found, {name: wanted[name] for module in modules.values()
-                                          for name in _below(wanted, module)})  # fmt: skip
+            places = {name: wanted[name] for module in modules.values() for name in _below(wanted, module)}
+            found = stacks.stacked(found, places)
+            _check_shapes(source, found, places)
         except UserError as error:
             problems.append(f"{source.section}.weights: {error}")
             continue

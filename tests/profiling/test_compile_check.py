@@ -64,7 +64,8 @@ def test_a_topology_that_means_nothing_is_refused(text):
 
 
 def test_topologies_are_read():
-    assert topology.parse("v5p:4x8x8", 2) == ("v5p", (4, 8, 8), 2, 95 * GIB)
+    assert topology.parse("v5p:4x8x8", 2)[:4] == ("v5p", (4, 8, 8), 2, 95 * GIB)
+    assert topology.parse("v5p:4x8x8", 2).num_chips == 512
     assert topology.parse("cpu:8").memory is None
     with pytest.raises(UserError, match="cpu has one slice"):
         topology.parse("cpu:8", 2)
@@ -91,12 +92,11 @@ def config_file(tmp_path):
 
 
 @pytest.mark.timeout(600)
-def test_the_verb_compiles_for_forced_devices_and_says_no(config_file, tmp_path, capsys):
-    command = ["compile-check", "--config", config_file, "--topology", "cpu:8", "--memory", "0.0001"]
-    code = main.main([*command, "--config.mesh.fsdp=4", "--json", str(tmp_path / "check.json")])
+def test_the_verb_compiles_for_forced_devices(config_file, tmp_path, capsys):
+    command = ["compile-check", "--config", config_file, "--topology", "cpu:8", "--config.mesh.fsdp=4"]
+    assert main.main([*command, "--json", str(tmp_path / "check.json")]) == 0
     said, found = capsys.readouterr().out, json.loads((tmp_path / "check.json").read_text())
-    assert code == 1
-    assert "does not fit" in said.splitlines()[-1]
+    assert said.splitlines()[-1].startswith("fits")
     assert found["mesh"] == {"data": 2, "fsdp": 4, "expert": 1, "tensor": 1}
     assert found["rematerializations"] == 0
     # Four bytes, four times (weights, average, two moments); most of it cut in four, vectors whole.
@@ -104,9 +104,24 @@ def test_the_verb_compiles_for_forced_devices_and_says_no(config_file, tmp_path,
     assert whole / 4 < found["state"] < whole / 2
     assert found["arguments"] > found["state"]
     assert found["peak"] >= found["arguments"] + found["temporaries"]
+    assert found["foreseen"] > found["state"] + found["gradients"]
     # What is cut is gathered once, and the gradient comes back.
     assert found["collectives"]["all-gather"]["bytes"] > found["parameters"] * 4 * 0.5
     assert found["flops"]["chip"] * 8 <= found["flops"]["step"] < found["flops"]["chip"] * 8 + 8
+
+
+def test_what_is_far_too_large_is_refused_before_it_is_compiled(config_file, tmp_path, capsys):
+    command = ["compile-check", "--config", config_file, "--topology", "cpu:8", "--memory", "0.05"]
+    code = main.main([*command, "--config.train.batch_size=8192", "--json", str(tmp_path / "check.json")])
+    said, found = capsys.readouterr().out, json.loads((tmp_path / "check.json").read_text())
+    assert code == 1
+    assert found["refused_by"] == "shapes"
+    assert "does not fit" in said.splitlines()[-1]
+    assert "not compiled" in said
+    # The estimate is in proportion to the batch, and the one that it names is below the limit.
+    fixed = found["state"] + found["gradients"]
+    would = fixed + (found["foreseen"] - fixed) * found["largest_batch"] / 8192
+    assert 0 < would <= 0.05 * GIB < would + (found["foreseen"] - fixed) * 8 / 8192
 
 
 def test_a_mesh_that_the_machine_cannot_have_is_the_user_s_mistake(config_file, capsys):
