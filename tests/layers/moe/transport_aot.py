@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from transport_cases import network_shapes
 
 from ssu_jax.layers.moe import dispatch, transport
 from ssu_jax.layers.moe.network import Network
@@ -33,10 +34,8 @@ def compiled(devices, way: str, dtype) -> str:
         return jax.ShapeDtypeStruct(dims, dtype, sharding=NamedSharding(mesh, PartitionSpec(axes)))
 
     rows = ("data", "expert")
-    network = Network(
-        shape("expert", EXPERTS, WIDTH, HIDDEN), shape("expert", EXPERTS, HIDDEN),
-        shape("expert", EXPERTS, HIDDEN, WIDTH), shape("expert", EXPERTS, WIDTH),
-    )  # fmt: skip
+    shapes = network_shapes(EXPERTS, WIDTH, HIDDEN)
+    network = Network(**{name: shape("expert", *dims) for name, dims in shapes.items()})
     x, weights = shape(rows, TOKENS, WIDTH), shape(rows, TOKENS, TOP_K, dtype=jnp.float32)
     ids = shape(rows, TOKENS, TOP_K, dtype=jnp.int32)
     return jax.jit(jax.value_and_grad(loss, (0, 1, 2))).lower(x, weights, network, ids).compile().as_text()

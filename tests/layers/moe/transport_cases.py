@@ -46,12 +46,17 @@ def choices(case: str) -> np.ndarray:
     return ids.astype(np.int32)
 
 
+def network_shapes(e: int, d: int, h: int) -> dict[str, tuple[int, ...]]:
+    shapes = {"expand": (e, d, h), "expand_bias": (e, h), "contract": (e, h, d)}
+    return {name: shapes.get(name, (e, d)) for name in Network._fields}
+
+
 def numbers(ids: np.ndarray):
     """x [s, d], weights [s, k] and a network."""
     rng = np.random.default_rng(2)
     weights = np.where(ids < EXPERTS, rng.uniform(size=ids.shape), 0.0)
-    shapes = (EXPERTS, WIDTH, HIDDEN), (EXPERTS, HIDDEN), (EXPERTS, HIDDEN, WIDTH), (EXPERTS, WIDTH)
-    network = Network(*(rng.normal(size=shape) / 3 for shape in shapes))
+    shapes = network_shapes(EXPERTS, WIDTH, HIDDEN)
+    network = Network(**{name: rng.normal(size=shape) / 3 for name, shape in shapes.items()})
     return jax.tree.map(np.float32, (rng.normal(size=(TOKENS, WIDTH)), weights, network))
 
 
