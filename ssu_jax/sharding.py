@@ -180,13 +180,15 @@ def gathered(params: Any) -> Any:
         return params
 
     def of(path, leaf):
-        stored = spec_of(_name_of(path), leaf.shape, mesh)
-        return _regathered(leaf, stored) if FSDP in stored else leaf
+        name = _name_of(path)
+        stored = spec_of(name, leaf.shape, mesh)
+        return _regathered(leaf, stored, name.endswith("/embedding")) if FSDP in stored else leaf
 
     return jax.tree_util.tree_map_with_path(of, params)
 
 
-def _regathered(leaf: Any, stored: PartitionSpec) -> Any:
+def _regathered(leaf: Any, stored: PartitionSpec, is_table: bool) -> Any:
+    """is_table: looked up by row. Its gradient is summed whole: cut at once, it would have every token cut alike."""
     used = PartitionSpec(*(None if axis == FSDP else axis for axis in stored))
 
     @jax.custom_vjp
@@ -194,6 +196,8 @@ def _regathered(leaf: Any, stored: PartitionSpec) -> Any:
         return jax.lax.with_sharding_constraint(x, used)
 
     def cut(_, gradient):
+        if is_table:
+            gradient = jax.lax.with_sharding_constraint(gradient, used)
         return (jax.lax.with_sharding_constraint(gradient, stored),)
 
     join.defvjp(lambda x: (join(x), None), cut)
@@ -211,12 +215,16 @@ def check_batch_size(batch_size: int, mesh: Mesh | AbstractMesh | None, num_slic
         )
 
 
-def rows_here(batch_size: int, mesh: Mesh | None) -> tuple[int, ...]:
-    """The rows of a batch that devices of this process hold, in order; what `tensor` splits, several may hold."""
+def rows_here(batch_size: int, mesh: Mesh | None, devices: Sequence[Any] | None = None) -> tuple[int, ...]:
+    """The rows of a batch that `devices` hold, those of this process by default, in order.
+
+    Devices that `tensor` alone tells apart hold the same rows, and so may processes.
+    """
     if mesh is None:
         return tuple(range(batch_size))
-    parts = batch_sharding(mesh).addressable_devices_indices_map((batch_size,)).values()
-    return tuple(sorted({row for (part,) in parts for row in range(*part.indices(batch_size))}))
+    parts = batch_sharding(mesh).devices_indices_map((batch_size,))
+    held = (parts[device][0] for device in devices or mesh.local_devices)
+    return tuple(sorted({row for part in held for row in range(*part.indices(batch_size))}))
 
 
 def place(tree: Any, sharding: NamedSharding | None) -> Any:
