@@ -62,12 +62,17 @@ if [ -n "$dry_run" ]; then
   exit
 fi
 
+named() { # NAME: puts it before every line; not awk or sed, of which some wait for a block of lines
+  trap '' INT TERM
+  while IFS= read -r line || [ -n "$line" ]; do printf '[%s] %s\n' "$1" "$line"; done
+}
+
 # Each in a process group of its own, so that Ctrl-C of the terminal reaches it once: from here.
 set -m
 pids=()
 for ((i = 0; i < processes; i++)); do
   settings_of "$i"
-  env "${settings[@]}" "$@" > >(trap '' INT TERM && exec awk -v name="[$i] " '{ print name $0; fflush() }') 2>&1 &
+  env "${settings[@]}" "$@" > >(named "$i") 2>&1 &
   pids+=($!)
 done
 to_all() { kill "-$1" ${pids[@]+"${pids[@]}"} 2>/dev/null; }

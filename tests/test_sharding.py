@@ -1,5 +1,9 @@
 """Where arrays lie, told without devices: `AbstractMesh` has sizes alone. Runs on devices: training/test_devices.py."""
 
+import json
+import os
+import subprocess
+import sys
 import types
 
 import jax
@@ -138,3 +142,30 @@ def test_without_a_mesh_nothing_is_done():
 def test_a_replicated_spec_is_the_same_however_it_is_written():
     sharding_of_vector = jax.sharding.NamedSharding(mesh_of(8, 1, 1, 1), PartitionSpec(None))
     assert not sharding.is_cut({"a": sharding_of_vector})
+
+
+ROWS_OF_HOSTS = """
+import json, jax, numpy as np
+from ssu_jax import sharding
+found = {}
+for sizes in ((8, 1, 1, 1), (2, 2, 2, 1), (2, 1, 1, 4), (1, 2, 1, 4), (1, 1, 1, 8)):
+    mesh = sharding.make_mesh(sizes)
+    for hosts in (1, 2, 4, 8):
+        groups = np.split(np.array(jax.devices()), hosts)
+        found[f"{sizes} {hosts}"] = [sharding.rows_here(16, mesh, list(group)) for group in groups]
+print(json.dumps(found))
+"""
+
+
+def test_hosts_hold_the_rows_of_their_devices_and_together_all():
+    flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+    command = [sys.executable, "-c", ROWS_OF_HOSTS]
+    run = subprocess.run(command, env=os.environ | {"XLA_FLAGS": flags}, capture_output=True, check=True, timeout=300)
+    found = json.loads(run.stdout)
+    for name, rows in found.items():
+        assert sorted({row for host in rows for row in host}) == list(range(16)), name
+    for mesh in ("(8, 1, 1, 1)", "(2, 2, 2, 1)"):  # the batch is cut 8 ways: no row twice
+        assert found[f"{mesh} 4"] == [[*range(start, start + 4)] for start in (0, 4, 8, 12)]
+    assert found["(2, 1, 1, 4) 4"] == [[*range(8)]] * 2 + [[*range(8, 16)]] * 2  # tensor crosses hosts
+    assert found["(1, 1, 1, 8) 8"] == [[*range(16)]] * 8
+    assert sharding.rows_here(3, None) == (0, 1, 2)

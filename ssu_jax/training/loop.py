@@ -119,7 +119,7 @@ def _start(
     run = _Run(
         config=config,
         folder=place.path,
-        train_step=sharding.within(mesh, jitted_step(model, config, optimizer, mesh)),
+        train_step=sharding.within(mesh, processes.compiled_by_all(jitted_step(model, config, optimizer, mesh))),
         place=lambda batch: sharding.place_rows(batch, rows, config.train.batch_size, mesh),
         rows=rows,
         tokenizer=tokenizer,

@@ -17,7 +17,7 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -55,6 +55,8 @@ def join(peer_timeout_seconds: int) -> None:
             shutdown_timeout_seconds=_SHUTDOWN_SECONDS,
         )
     except ValueError as error:
+        if not any(told.values()) and "coordinator_address" not in str(error):  # which is what jax lacks by itself
+            raise UserError(f"could not join the job that the environment tells of: {error}") from error
         if any(told.values()):
             shown = ", ".join(f"{name}={value!r}" for name, value in told.items())
             raise UserError(f"wanted an address host:port, a number of processes and one of them, got {shown}: {error}"
@@ -91,6 +93,25 @@ def check_alike(facts: dict[str, Any]) -> None:
                     f"process {number} of {len(others) + 1} has {name} {found.get(name)!r}, process 0 has "
                     f"{first.get(name)!r}: start all with the same command, code, records and working directory"
                 )
+
+
+def compiled_by_all(function: Any) -> Callable:
+    """The jitted function; before its first run all processes wait until each has compiled it.
+
+    Compiling takes one minutes longer than another on a busy host, and Gloo gives up on a group of processes whose
+    first meeting takes longer than 30 s. With one process the function as it is.
+    """
+    if jax.process_count() == 1:
+        return function
+    programs = []
+
+    def call(*args):
+        if not programs:
+            programs.append(function.lower(*args).compile())
+            multihost_utils.sync_global_devices("compiled")
+        return programs[0](*args)
+
+    return call
 
 
 @contextlib.contextmanager

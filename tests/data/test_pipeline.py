@@ -96,6 +96,16 @@ def test_any_start_threads_and_processes_give_the_same_batches(config, tokenizer
         assert_same(take(pipeline.train_batches(config, tokenizer, start), 5), whole[start : start + 5])
 
 
+@pytest.mark.parametrize("hosts", [1, 2, 4, "apart"])
+def test_hosts_make_their_rows_of_the_same_batches(config, tokenizer, hosts):
+    whole = take(pipeline.train_batches(config, tokenizer, 2), 3)
+    apart = [(3, 0), (1,), (2, 1)]  # two may hold one row
+    parts = apart if hosts == "apart" else np.arange(4).reshape(hosts, -1).tolist()
+    for rows in parts:
+        mine = take(pipeline.train_batches(config, tokenizer, 2, rows=rows), 3)
+        assert_same(mine, [type(batch)(*(values[list(rows)] for values in batch)) for batch in whole])
+
+
 def test_an_example_by_hand(config, tokenizer):
     clip = small_clip(1, size=32)  # its last frame is not valid
     config.data.num_frames = 5
