@@ -10,7 +10,8 @@ def add_arguments(parser) -> None:
         "--topology",
         required=True,
         metavar="NAME",
-        help="cpu:8 (forced devices), or a TPU slice: v5e:16x16, v6e:4x4, v5p:4x8x8 (wants the extra [tpu], no TPU)",
+        help="cpu:8 (forced devices), a TPU slice: v5e:16x16, v6e:4x4, v5p:4x8x8 (wants the extra [tpu], no TPU), or "
+        "GPUs, machines x GPUs of each: h200:4x8 (wants the extra [cuda12], no GPU)",
     )
     parser.add_argument("--num-slices", type=int, default=1, metavar="N", help="TPU slices joined (default: 1)")
     parser.add_argument("--memory", type=float, metavar="GIB", help="memory of a chip instead of the known one")

@@ -2,6 +2,7 @@
 
 cpu:8            8 forced devices of this machine's processor
 v5e:16x16        a TPU slice of that many chips, by the compiler in the package libtpu
+h200:32x8        32 machines of 8 GPUs each, by the compiler in JAX's CUDA plugin
 """
 
 import importlib.util
@@ -10,20 +11,23 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from ssu_jax.profiling import gpus
 from ssu_jax.types import UserError
 
 GIB = 1 << 30
 # Memory of one chip in GiB (Google Cloud's pages of the TPU versions); the compiler keeps a little of it for itself.
 CHIPS = {"v4": 32, "v5e": 16, "v5p": 95, "v6e": 32}
 _TORUS = {"v4": 3, "v5p": 3}  # axes of their network; the others are flat
-_NAME = re.compile(r"(cpu|v4|v5e|v5p|v6e):([1-9]\d*(?:x[1-9]\d*)*)")
+_NAME = re.compile(rf"(cpu|{'|'.join((*CHIPS, *gpus.NAMES))}):([1-9]\d*(?:x[1-9]\d*)*)")
+_PLUGINS = ("jax_cuda12_plugin", "jax_cuda13_plugin")
 
 
 class Topology(NamedTuple):
     """A machine, and how hard the compiler shall try.
 
-    kind: "cpu" or a name of CHIPS.  shape: chips along every axis of one slice.  memory: bytes of one chip, None where
-    unknown.  effort: "full", or "low" (TPU: no search for the fastest form of every operation).
+    kind: "cpu", a name of CHIPS or one of gpus.NAMES.  shape: chips along every axis of one slice; GPUs: machines, and
+    chips of each.  memory: bytes of one chip, None where unknown.  effort: "full", or "low" (TPU: no search for the
+    fastest form of every operation).
     """
 
     kind: str
@@ -31,6 +35,11 @@ class Topology(NamedTuple):
     num_slices: int
     memory: int | None
     effort: str = "low"
+
+    @property
+    def is_tpu(self) -> bool:
+        """Compiled by libtpu."""
+        return self.kind in CHIPS
 
     @property
     def num_chips(self) -> int:
@@ -50,17 +59,23 @@ def parse(text: str, num_slices: int = 1) -> Topology:
     axes = 1 if kind == "cpu" else _TORUS.get(kind, 2)
     if not match or len(shape) != axes:
         raise UserError(
-            f"--topology {text}: wanted cpu:N, or {', '.join(CHIPS)} with the chips along each axis: "
-            f"v5e:16x16, v6e:4x4, v5p:4x8x8, v4:4x4x8"
+            f"--topology {text}: wanted cpu:N, or {', '.join(CHIPS)} with the chips along each axis (v5e:16x16, "
+            f"v5p:4x8x8), or {', '.join(gpus.NAMES)} with machines and GPUs of each (h200:4x8)"
         )
-    if num_slices < 1 or (kind == "cpu" and num_slices > 1):
-        raise UserError(f"--num-slices {num_slices}: wanted 1 or more, and cpu has one slice")
-    return Topology(kind, shape, num_slices, CHIPS[kind] * GIB if kind in CHIPS else None)
+    if num_slices < 1 or (kind not in CHIPS and num_slices > 1):
+        raise UserError(f"--num-slices {num_slices}: wanted 1 or more, and {kind} has one slice")
+    memory = CHIPS[kind] * GIB if kind in CHIPS else gpus.memory_of(kind) if kind in gpus.NAMES else None
+    return Topology(kind, shape, num_slices, memory)
 
 
 def require(topology: Topology) -> None:
     """Raises UserError where its compiler is not installed; loads nothing."""
-    if topology.kind != "cpu" and importlib.util.find_spec("libtpu") is None:
+    if topology.kind in gpus.NAMES and not any(map(importlib.util.find_spec, _PLUGINS)):
+        raise UserError(
+            f"--topology {topology.name} wants JAX's CUDA compiler: pip install 'ssu_jax[cuda12]' (no GPU is needed); "
+            "cpu:N works without"
+        )
+    if topology.is_tpu and importlib.util.find_spec("libtpu") is None:
         raise UserError(
             f"--topology {topology.name} wants the TPU compiler: pip install 'ssu_jax[tpu]' (no TPU is needed, and "
             "the process of the check alone loads it); cpu:N works without"
@@ -73,6 +88,8 @@ def environment(topology: Topology, inherited: Mapping[str, str]) -> dict[str, s
     if topology.kind == "cpu":
         flags = re.sub(r"--xla_force_host_platform_device_count=\d+", "", inherited.get("XLA_FLAGS", ""))
         added["XLA_FLAGS"] = f"{flags} --xla_force_host_platform_device_count={topology.shape[0]}".strip()
+    elif not topology.is_tpu:
+        added |= {"XLA_FLAGS": f"{inherited.get('XLA_FLAGS', '')} {gpus.FLAGS}".strip(), "CUDA_VISIBLE_DEVICES": "-1"}
     else:
         # No question to a cloud's metadata server, no lock against a second check, warnings to stderr, no log files.
         added |= {
@@ -88,7 +105,7 @@ def environment(topology: Topology, inherited: Mapping[str, str]) -> dict[str, s
 
 def compiler_options(topology: Topology) -> dict[str, Any] | None:
     """What `Lowered.compile` is given. None: as a run compiles."""
-    return {"exec_time_optimization_effort": -1.0} if topology.kind != "cpu" and topology.effort == "low" else None
+    return {"exec_time_optimization_effort": -1.0} if topology.is_tpu and topology.effort == "low" else None
 
 
 def devices(topology: Topology) -> list[Any]:
@@ -98,6 +115,13 @@ def devices(topology: Topology) -> list[Any]:
 
     if topology.kind == "cpu":
         return jax.devices()
+    if topology.kind in gpus.NAMES:
+        described = topologies.get_topology_desc(
+            platform="cuda",
+            target_config=gpus.description_of(topology.kind),
+            topology="x".join(map(str, (*topology.shape, 1))),
+        )
+        return list(described.devices)
     options: dict[str, Any] = {"num_slices": topology.num_slices} if topology.num_slices > 1 else {}
     if topology.kind == "v4":  # else every chip would be two devices of one core
         options = {"chip_config_name": "megacore", "chips_per_host_bounds": (2, 2, 1), "wrap": (True,) * 3,

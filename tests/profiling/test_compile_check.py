@@ -57,7 +57,7 @@ def test_the_verdict_says_by_how_much_and_what_would_fit():
     assert check_table.verdict(judged).endswith("; compiled with 24: 10.00 GiB, fits")
 
 
-@pytest.mark.parametrize("text", ["v5e", "v5e:16", "v5p:4x8", "h100:8", "cpu:2x4", "v5e:0x4", "cpu:-1", "v5e:4x4 "])
+@pytest.mark.parametrize("text", ["v5e", "v5e:16", "v5p:4x8", "h100:8", "p100:1x8", "cpu:2x4", "cpu:-1", "v5e:4x4 "])
 def test_a_topology_that_means_nothing_is_refused(text):
     with pytest.raises(UserError, match="wanted cpu:N, or v4, v5e, v5p, v6e"):
         topology.parse(text)
@@ -67,6 +67,7 @@ def test_topologies_are_read():
     assert topology.parse("v5p:4x8x8", 2)[:4] == ("v5p", (4, 8, 8), 2, 95 * GIB)
     assert topology.parse("v5p:4x8x8", 2).num_chips == 512
     assert topology.parse("cpu:8").memory is None
+    assert topology.parse("h200:32x8")[:4] == ("h200", (32, 8), 1, 151_397_597_184)
     with pytest.raises(UserError, match="cpu has one slice"):
         topology.parse("cpu:8", 2)
 
@@ -81,6 +82,8 @@ def test_without_the_tpu_compiler_one_line_says_what_to_install(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"pip install 'ssu_jax\[tpu\]'"):
         topology.require(topology.parse("v5e:4x4"))
+    with pytest.raises(UserError, match=r"pip install 'ssu_jax\[cuda12\]'"):
+        topology.require(topology.parse("h200:1x8"))
     topology.require(topology.parse("cpu:8"))
 
 
@@ -141,4 +144,19 @@ def test_the_verb_compiles_for_a_tpu(config_file, tmp_path):
     assert found["chips"] == 4
     assert found["memory"] == 16 * GIB
     assert found["rematerializations"] == 0
+    assert found["collectives"]["all-gather"]["count"] > 0
+
+
+@pytest.mark.full
+@pytest.mark.timeout(900)
+def test_the_verb_compiles_for_machines_with_gpus(config_file, tmp_path):
+    pytest.importorskip("jax_cuda12_plugin")
+    path = tmp_path / "check.json"
+    command = ["compile-check", "--config", config_file, "--topology", "h200:2x4", "--config.mesh.fsdp=2"]
+    assert main.main([*command, "--json", str(path)]) == 0
+    found = json.loads(path.read_text())
+    assert found["chips"] == 8
+    assert found["mesh"]["data"] == 4
+    assert found["rematerializations"] == 0
+    assert found["peak"] > found["state"]
     assert found["collectives"]["all-gather"]["count"] > 0
