@@ -42,7 +42,7 @@ def write(
 
 
 def summary(groups: list[str], layer: dict[str, Any], most: int = 3) -> str:
-    """'busiest expert: 1.21 times its even share; strongest: radio -> expert 0 (2.0), ...', by lift, of cells that count."""
+    """'busiest expert: 1.21 times its even share; strongest: radio -> expert 0 (2.0)': the lifts that count."""
     found = [
         (lift, f"{groups[row].partition('/')[2]} -> expert {expert} ({lift:.1f})")
         for row in range(1, len(groups))

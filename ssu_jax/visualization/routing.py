@@ -59,8 +59,7 @@ def load_over_time(steps: Sequence[int], load: np.ndarray) -> UInt8[np.ndarray, 
     figure = _figure(8.0, (height + 0.5) * num_layers + 0.6)
     axes = figure.subplots(num_layers, 1, sharex=True, squeeze=False)[:, 0]
     edges = [steps[0] - 1, *steps] if len(steps) > 1 else [0, steps[0]]
-    with np.errstate(divide="ignore"):
-        lift = np.log2(load * num_experts)
+    lift = _colour_of(load * num_experts)
     for layer, axis in enumerate(axes):
         drawn = axis.pcolormesh(
             edges, np.arange(num_experts + 1) - 0.5, lift[:, layer].T, cmap=_COLOURS, vmin=-MOST_LIFT, vmax=MOST_LIFT
@@ -82,8 +81,7 @@ def _draw_load(axis: Any, load: np.ndarray) -> None:
 
 
 def _draw_lift(axis: Any, lift: np.ndarray, names: Sequence[str]) -> Any:
-    with np.errstate(divide="ignore"):
-        colour = np.log2(lift)
+    colour = _colour_of(lift)
     axis.set_facecolor("#d1d5db")
     drawn = axis.imshow(colour, cmap=_COLOURS, vmin=-MOST_LIFT, vmax=MOST_LIFT, aspect="auto", interpolation="none")
     axis.set_yticks(range(len(names)), names, fontsize=8)
@@ -92,6 +90,11 @@ def _draw_lift(axis: Any, lift: np.ndarray, names: Sequence[str]) -> Any:
             ink = "white" if abs(colour[row, expert]) > 0.65 * MOST_LIFT else "black"
             axis.text(expert, row, f"{lift[row, expert]:.2g}", ha="center", va="center", fontsize=8, color=ink)
     return drawn
+
+
+def _colour_of(lift: np.ndarray) -> np.ndarray:
+    """Octaves; nothing at all is the end of the scale, not a hole in the picture. NaN stays."""
+    return np.log2(np.maximum(lift, 2.0**-MOST_LIFT))
 
 
 def _draw_levels(axis: Any, levels: dict[str, Sequence[float | None]]) -> None:
