@@ -174,6 +174,9 @@ def _run_to_end(run: _Run, state: TrainState, stack: contextlib.ExitStack) -> Tr
             run.watchdog.alive(may_take_long=True)
             run.evaluator.draw(state, step)
             run.log.start_clock(step)
+        every = run.config.train.picture_every_steps
+        if every and step % every == 0:
+            run.log.draw_load(step)
     _settle(run, unread)
     batches.close()
     run.watchdog.alive(may_take_long=True)
