@@ -147,6 +147,15 @@ def shardings_of(tree: Any, mesh: Mesh | AbstractMesh | None) -> Any:
     return jax.tree_util.tree_map_with_path(of, tree)
 
 
+def used_shardings(params: Any, mesh: Mesh) -> Any:
+    """As `shardings_of`, for parameters as they are computed with (`gathered`): `fsdp` cuts none of them."""
+
+    def of(path, leaf) -> NamedSharding:
+        return NamedSharding(mesh, _joined(spec_of(_name_of(path), leaf.shape, mesh)))
+
+    return jax.tree_util.tree_map_with_path(of, params)
+
+
 def with_shardings(shapes: Any, shardings: Any) -> Any:
     """The shapes with the shardings on them; as they are where there are none."""
     if shardings is None:
@@ -189,7 +198,7 @@ def gathered(params: Any) -> Any:
 
 def _regathered(leaf: Any, stored: PartitionSpec, is_table: bool) -> Any:
     """is_table: looked up by row. Its gradient is summed whole: cut at once, it would have every token cut alike."""
-    used = PartitionSpec(*(None if axis == FSDP else axis for axis in stored))
+    used = _joined(stored)
 
     @jax.custom_vjp
     def join(x):
@@ -202,6 +211,10 @@ def _regathered(leaf: Any, stored: PartitionSpec, is_table: bool) -> Any:
 
     join.defvjp(lambda x: (join(x), None), cut)
     return join(leaf)
+
+
+def _joined(stored: PartitionSpec) -> PartitionSpec:
+    return PartitionSpec(*(None if axis == FSDP else axis for axis in stored))
 
 
 def check_batch_size(batch_size: int, mesh: Mesh | AbstractMesh | None, num_slices: int = 1) -> None:

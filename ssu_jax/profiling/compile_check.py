@@ -54,11 +54,11 @@ def check(
 def judged(result: dict[str, Any], limit: int | None) -> dict[str, Any]:
     """The result with `fits`, `over` (bytes of a chip too many) and `largest_batch`, an estimate.
 
-    What does not grow with the batch is the state and the gradients of what learns; the rest is taken to be in
-    proportion to it. 0: even the state does not fit.
+    What does not grow with the batch is the state, the gradients of what learns and, in an estimate from shapes, the
+    gathered weights; the rest is taken to be in proportion to it. 0: even the state does not fit.
     """
     usable = min(filter(None, (limit, result.pop("compiler_limit", None))), default=None)
-    peak, fixed = result["peak"], result["state"] + result["gradients"]
+    peak, fixed = result["peak"], result["state"] + result["gradients"] + result.pop("gathered", 0)
     over = max(0, peak - usable) if usable else 0
     result |= {"memory": usable, "fits": not over, "over": over}
     if usable:
@@ -150,9 +150,10 @@ def compile_for(config: Config, topology: Topology, devices: list[Any]) -> dict[
     }  # fmt: skip
     start = time.perf_counter()
     kept = foreseen.kept_bytes(model, config, state.params, batch) // result["batch_multiple"]
-    result |= {"foreseen": result["state"] + result["gradients"] + kept, "refused_by": ""}
+    gathered = _bytes_a_chip(sharding.with_shardings(state.params, sharding.used_shardings(state.params, mesh)))
+    result |= {"foreseen": result["state"] + result["gradients"] + gathered + kept, "refused_by": ""}
     if topology.memory and result["foreseen"] > _HOPELESS * topology.memory:
-        return result | {"refused_by": "shapes", "peak": result["foreseen"], "flops": None,
+        return result | {"refused_by": "shapes", "peak": result["foreseen"], "gathered": gathered, "flops": None,
                          "seconds": {"foresee": time.perf_counter() - start},
                          "compiler_memory": memory.peak_of_process()}  # fmt: skip
     step = jitted_step(model, config, optimizer, mesh)
