@@ -113,6 +113,8 @@ class ModelConfig:
                                       "dashed line)")  # fmt: skip
     fusion_layers: int = option(2, "rounds of multi-modality integration (MMI)", low=1)
     text_layers: int = option(2, "blocks of the text decoder", low=1)
+    text_remat: bool = option(False, "compute the text decoder's blocks again in the backward pass; what experts have "
+                                     "exchanged is kept, so that it travels once")  # fmt: skip
     embedding_width: int = option(64, "width of the region and text embeddings of RCC", low=4)
     vocab_size: int = option(160, "rows of the word table; the tokenizer may fill fewer", low=8)
     tied_head: bool = option(False, "the word table is also the output layer: half the weights of a large vocabulary")

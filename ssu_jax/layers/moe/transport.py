@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import AbstractMesh, Mesh
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
@@ -22,6 +23,8 @@ from ssu_jax.layers.moe.router import Routing
 from ssu_jax.types import UserError
 
 TRANSPORTS = ("none", "all_to_all", "ring", "ragged")
+# For a remat policy that repeats no exchange: what `all_to_all` brings to the experts, and their answers back.
+RECEIVED, ANSWERED = "moe_received", "moe_answered"
 
 
 class Placement(NamedTuple):
@@ -176,13 +179,15 @@ def _exchanged(slots, network, plan, placement):
     size, (num_experts, capacity, width) = placement.size(placement.expert), slots.shape
     here = num_experts // size
     slots = jax.lax.all_to_all(slots, placement.expert, split_axis=0, concat_axis=1, tiled=True)  # [here, size * p, d]
+    slots = checkpoint_name(slots, RECEIVED)
     if plan.dispatch in ("blocks", "ragged"):
         product = grouped.blocked if plan.dispatch == "blocks" else grouped.ragged
         rows = jnp.full((here,), size * capacity, jnp.int32)
         outputs = network.rows(slots.reshape(-1, width), rows, product).reshape(slots.shape)
     else:
         outputs = network(slots)
-    return jax.lax.all_to_all(outputs, placement.expert, split_axis=1, concat_axis=0, tiled=True)
+    outputs = jax.lax.all_to_all(outputs, placement.expert, split_axis=1, concat_axis=0, tiled=True)
+    return checkpoint_name(outputs, ANSWERED)
 
 
 def _ring(x, routing, network, plan, placement):

@@ -9,10 +9,14 @@ from jaxtyping import Array, Bool, Float, Int
 
 from ssu_jax.config.model import ModelConfig
 from ssu_jax.layers.attention import empty_cache
+from ssu_jax.layers.moe import network, transport
 from ssu_jax.layers.transformer import CausalAttentionBlock, ContextAttentionBlock, FeedForwardBlock
 from ssu_jax.models.ssuformer import language_model
 from ssu_jax.models.ssuformer.prompted_experts import PromptedExperts, Prompts
 from ssu_jax.tokenizer import EOS, PAD
+
+# What blocks keep under `text_remat`: with the experts' answers and hidden units at hand nothing is exchanged again.
+KEPT = jax.checkpoint_policies.save_only_these_names(network.HIDDEN, transport.RECEIVED, transport.ANSWERED)
 
 
 class Context(NamedTuple):
@@ -78,11 +82,12 @@ class TextDecoder(nn.Module):
     def __call__(self, ids: Int[Array, "b l"], context: Context, mask: Bool[Array, "b l"], train: bool) -> Words:
         x = self.embed(ids) + self.position[None, : ids.shape[1]].astype(self.dtype)
         stats = []
-        for layer, attention in enumerate(self.self_attention):
-            x = attention(x)
-            block = self.context_attention[layer]
-            x = block(x, block.keys_values(context.tokens), context.bias[:, None, None])
-            x, stat = self._feed(layer, x, context.prompts, mask, train)
+        for layer in range(self.config.text_layers):
+
+            def block(decoder, x, context, mask, layer=layer):
+                return decoder._block(layer, x, context, mask, train)
+
+            x, stat = (nn.remat(block, policy=KEPT) if self.config.text_remat else block)(self, x, context, mask)
             stats.append(stat)
         x = self.norm(x)
         local = self._local_logits(x)
@@ -90,6 +95,13 @@ class TextDecoder(nn.Module):
             return Words(local, None, tuple(stats))
         lm_logits = self.lm(ids)
         return Words(language_model.mixed(local, lm_logits, self._gate(x, ids, train)), lm_logits, tuple(stats))
+
+    def _block(
+        self, layer: int, x: Float[Array, "b l d"], context: Context, mask: Bool[Array, "b l"], train: bool
+    ) -> tuple[Float[Array, "b l d"], dict]:
+        x, look = self.self_attention[layer](x), self.context_attention[layer]
+        x = look(x, look.keys_values(context.tokens), context.bias[:, None, None])
+        return self._feed(layer, x, context.prompts, mask, train)
 
     def start(self, context: Context) -> DecoderState:
         """Empty caches, and the keys and values of the context, computed once for all words."""

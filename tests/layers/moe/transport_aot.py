@@ -1,6 +1,9 @@
 """A training step of the layer's transports, compiled for chips that are not there; prints a JSON line a program.
 
 transport_aot.py TOPOLOGY TRANSPORT...      v5p:2x2x2 (needs libtpu) or cpu:8; the mesh is (data 2, expert 4)
+
+all_to_all:again computes the forward pass a second time in the backward pass, all_to_all:kept all but what the text
+decoder keeps then.
 """
 
 import json
@@ -15,6 +18,7 @@ from transport_cases import network_shapes
 from ssu_jax.layers.moe import dispatch, transport
 from ssu_jax.layers.moe.network import Network
 from ssu_jax.layers.moe.router import Routing
+from ssu_jax.models.ssuformer.text_decoder import KEPT
 from ssu_jax.profiling import hlo, topology
 
 TOKENS, EXPERTS, TOP_K, WIDTH, HIDDEN, FACTOR = 8 * 256, 16, 2, 256, 256, 1.25
@@ -23,12 +27,17 @@ TOKENS, EXPERTS, TOP_K, WIDTH, HIDDEN, FACTOR = 8 * 256, 16, 2, 256, 256, 1.25
 def compiled(devices, way: str, dtype) -> str:
     """HLO of loss and gradients for tokens, weights and experts, each in its parts as the layer has them."""
     mesh = Mesh(np.array(devices).reshape(2, 4), ("data", "expert"), axis_types=(AxisType.Auto,) * 2)
+    way, _, remat = way.partition(":")
     placement = transport.Placement(mesh, ("data", "expert"), "expert")
     plan = transport.Plan(way, "ragged" if way == "ragged" else "gather", FACTOR)
 
     def loss(x, weights, network, ids):
-        routing = Routing(ids, weights, jnp.zeros((TOKENS, EXPERTS)), None)
-        return jnp.mean(transport.across(x, routing, network, plan, placement)[0] ** 2)
+        def layer(x, weights, network):
+            routing = Routing(ids, weights, jnp.zeros((TOKENS, EXPERTS)), None)
+            return transport.across(x, routing, network, plan, placement)[0]
+
+        layer = jax.checkpoint(layer, policy=KEPT if remat == "kept" else None) if remat else layer
+        return jnp.mean(layer(x, weights, network) ** 2)
 
     def shape(axes, *dims, dtype=dtype):
         return jax.ShapeDtypeStruct(dims, dtype, sharding=NamedSharding(mesh, PartitionSpec(axes)))
