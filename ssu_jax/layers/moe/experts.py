@@ -113,9 +113,8 @@ class MixtureOfExperts(nn.Module):
         expand_bias = self.param("expand_bias", nn.initializers.zeros, (num_experts, hidden))
         contract = self.param("contract_kernel", _kernel_init, (num_experts, hidden, width))
         contract_bias = self.param("contract_bias", nn.initializers.zeros, (num_experts, width))
-        # (x + prompt) W + b = x W + (prompt W + b): one small product instead of a pass over all slots.
-        expand_bias = expand_bias + jnp.einsum("ed,edh->eh", prompts, expand)
-        return Network(*(each.astype(self.dtype) for each in (expand, expand_bias, contract, contract_bias)))
+        weights = expand, expand_bias, contract, contract_bias, prompts
+        return Network(*(each.astype(self.dtype) for each in weights))
 
 
 def in_order(name: str) -> list:

@@ -1,6 +1,6 @@
-"""Sorted rows times the matrix of their own expert, without slots: what drops no token multiplies with these.
+"""Rows times the matrix of their own expert: in slots, or sorted and without slots, as it takes to drop no token.
 
-`ragged` is `jax.lax.ragged_dot`: right on every platform, fast where a grouped kernel stands behind it (TPU), and E
+`slots` multiplies a fixed number of rows an expert. `ragged` is `jax.lax.ragged_dot`: right on every platform, fast where a grouped kernel stands behind it (TPU), and E
 times the work on a CPU, which multiplies every row with every matrix and masks. `blocked` is our own for the CPU:
 a loop over experts, each of which multiplies the smallest of a few block sizes that holds its rows.
 """
@@ -14,6 +14,37 @@ from jaxtyping import Array, Float, Int
 LARGE, SMALL = 128, 32  # rows of a block
 
 
+@jax.custom_vjp
+def slots(x: Float[Array, "e p d"], matrices: Float[Array, "e d h"]) -> Float[Array, "e p h"]:
+    """Row block i times matrix i. On a CPU one after the other: few rows and many matrices take a batched product
+    there a third longer (measured: 64 blocks of 128 rows, 768 x 1536). The matrices' gradient is as fast in one.
+    """
+    return _each(x, matrices, (((1,), (0,)), ((), ())))
+
+
+def _slots_forward(x, matrices):
+    return slots(x, matrices), (x, matrices)
+
+
+def _slots_backward(kept, gradient):
+    x, matrices = kept
+    by_x = _each(gradient, matrices, (((1,), (1,)), ((), ())))
+    return by_x, jnp.einsum("epd,eph->edh", x, gradient)
+
+
+slots.defvjp(_slots_forward, _slots_backward)
+
+
+def _each(x, matrices, dimensions):
+    def product(x, matrix):
+        return jax.lax.dot_general(x, matrix, dimensions)
+
+    def in_turn(x, matrices):
+        return jax.lax.map(lambda each: product(*each), (x, matrices))
+
+    return jax.lax.platform_dependent(x, matrices, cpu=in_turn, default=jax.vmap(product))
+
+
 def ragged(
     x: Float[Array, "s d"], matrices: Float[Array, "e d h"], bias: Float[Array, "e h"], sizes: Int[Array, " e"]
 ) -> Float[Array, "s h"]:
@@ -22,11 +53,16 @@ def ragged(
     Rows behind the last group give 0: a grouped kernel leaves them as it found them, so they are masked here.
     """
     product = jax.lax.ragged_dot(x, matrices, sizes, preferred_element_type=x.dtype)
+    is_real = jnp.arange(x.shape[0])[:, None] < jnp.sum(sizes)
+    return jnp.where(is_real, product + rows_of(bias, sizes, x.shape[0]), 0)
+
+
+def rows_of(table: Float[Array, "e h"], sizes: Int[Array, " e"], num_rows: int) -> Float[Array, "{num_rows} h"]:
+    """Row i of the table for each of the rows of group i; 0 behind the last. A product: its derivative is no scatter."""
     ends = jnp.cumsum(sizes)[:, None]
-    row = jnp.arange(x.shape[0])[None]
+    row = jnp.arange(num_rows)[None]
     own = (row < ends) & (row >= ends - sizes[:, None])
-    rows_of_bias = jnp.einsum("es,eh->sh", own.astype(bias.dtype), bias)  # a product: its derivative is no scatter
-    return jnp.where(row.reshape(-1, 1) < jnp.sum(sizes), product + rows_of_bias, 0)
+    return jnp.einsum("es,eh->sh", own.astype(table.dtype), table)
 
 
 @jax.custom_vjp

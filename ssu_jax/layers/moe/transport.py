@@ -131,7 +131,8 @@ def _weight_specs(network: Network, placement: Placement) -> Network:
 
     _, width, hidden = network.expand.shape
     fsdp, tensor, expert = over(placement.fsdp, width), over(placement.tensor, hidden), placement.expert
-    return Network(P(expert, fsdp, tensor), P(expert, tensor), P(expert, tensor, fsdp), P(expert, fsdp))
+    rows = P(expert, fsdp)
+    return Network(P(expert, fsdp, tensor), P(expert, tensor), P(expert, tensor, fsdp), rows, prompts=rows)
 
 
 def _whole(network: Network, specs: Network, placement: Placement, all_experts: bool) -> Network:

@@ -36,8 +36,14 @@ def _random_case(seed, tokens=23, experts=4, top_k=2, width=5, hidden=7, share_o
 
 
 def _network(w1, w2):
-    """With biases: an empty slot must not leak them."""
-    return Network(w1, jnp.full(w1.shape[::2], 0.3), w2, jnp.full(w2.shape[::2], 0.1))
+    """With biases and prompts: an empty slot must not leak them."""
+    ones = jnp.ones(w2.shape[::2])
+    return Network(w1, jnp.full(w1.shape[::2], 0.3), w2, 0.1 * ones, 0.2 * ones)
+
+
+def _assert_near(ours, theirs):
+    """To 1e-5 of the largest number."""
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5 * np.abs(theirs).max())
 
 
 def test_capacity_by_hand():
@@ -97,9 +103,7 @@ def test_gather_equals_dense_with_gradients(top_k, capacity):
         grad = jax.grad(loss, argnums=(1, 2, 3, 4), has_aux=True)
         results[kind] = jax.jit(grad, static_argnums=0)(kind, x, logits, w1, w2)
     for kind in results:
-        jax.tree.map(
-            lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-5), results[kind], results["dense"]
-        )
+        jax.tree.map(_assert_near, results[kind], results["dense"])
         assert results[kind][1][1] == 0
 
 
