@@ -83,15 +83,15 @@ class Silent:
 def check_alike(facts: dict[str, Any]) -> None:
     """Raises UserError on all processes unless the facts are the same on all: which one is not, and where.
 
-    All processes call it together. facts: name -> what JSON can hold.
+    All processes call it together. facts: name -> what JSON can hold, without what a process does not know.
     """
     first, *others = map(json.loads, _gathered(json.dumps(facts)))
     for number, found in enumerate(others, 1):
-        for name in first.keys() | found.keys():
-            if found.get(name) != first.get(name):
+        for name in first:
+            if name in found and found[name] != first[name]:
                 raise UserError(
-                    f"process {number} of {len(others) + 1} has {name} {found.get(name)!r}, process 0 has "
-                    f"{first.get(name)!r}: start all with the same command, code, records and working directory"
+                    f"process {number} of {len(others) + 1} has {name} {found[name]!r}, process 0 has "
+                    f"{first[name]!r}: start all with the same command, code and records"
                 )
 
 

@@ -89,7 +89,8 @@ def facts(config: Config, data_digest: str) -> dict[str, Any]:
     options = {name: _kept(name, value) for name, value in _flat(config.to_dict()).items() if name not in _OWN}
     val_split = pathlib.Path(config.data.dir) / f"{config.data.val_split}.manifest.json"
     val_digest = hashlib.sha256(val_split.read_bytes()).hexdigest() if val_split.is_file() else ""
-    return {**options, **versions(), "data_digest": data_digest, "val_manifest_digest": val_digest}
+    known = {name: version for name, version in versions().items() if version}  # git may be absent, or slow
+    return {**options, "data_digest": data_digest, "val_manifest_digest": val_digest, **known}
 
 
 def companions(

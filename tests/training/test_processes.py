@@ -14,9 +14,8 @@ import psutil
 import pytest
 import toy
 
-from ssu_jax.training import processes, workdir
+from ssu_jax.training import processes, watchdog, workdir
 from ssu_jax.training.logging import read_rows
-from ssu_jax.training.watchdog import STALLED
 from ssu_jax.types import UserError
 
 PROGRAM = pathlib.Path(__file__).with_name("toy_train.py")
@@ -186,7 +185,7 @@ def test_a_process_that_stands_still_ends_all_with_its_stack(root, data, tmp_pat
     process = start(root, "2x2", tmp_path, data, *ENDLESS, "train.stall_seconds=5", "1:stall=30")
     began = time.monotonic()
     said = process.communicate(timeout=300)[0]
-    assert process.returncode in (STALLED, processes.PEER_LOST), said
+    assert process.returncode in (watchdog.STALLED, processes.PEER_LOST), said
     assert "no step was finished for 5 s" in said
     assert re.search(r"^\[1\] .*toy_train.py.* in stalling", said, re.MULTILINE), said
     assert time.monotonic() - began < 120
@@ -199,6 +198,35 @@ def test_processes_that_differ_are_refused_by_name(root, data, tmp_path):
     said = process.communicate(timeout=300)[0]
     assert process.returncode == 2
     assert "process 1 of 2 has train.seed 3, process 0 has 0: start all with the same" in said
+
+
+@pytest.fixture
+def exits(monkeypatch) -> list[int]:
+    """The codes with which a watchdog has ended this process."""
+    codes = []
+    monkeypatch.setattr(watchdog, "hard_exit", codes.append)
+    monkeypatch.setattr(watchdog, "_TICK_SECONDS", 0.05)
+    return codes
+
+
+def test_the_watchdog_ends_what_stands_still_and_says_where(exits, capfd):
+    with watchdog.Watchdog(1, 1000) as watch:
+        time.sleep(1.5)
+        assert not exits  # the long limit holds at first
+        watch.alive()
+        deadline = time.monotonic() + 60
+        while not exits and time.monotonic() < deadline:
+            time.sleep(0.05)
+    assert set(exits) == {watchdog.STALLED}
+    said = capfd.readouterr().err
+    assert "no step was finished for 1 s" in said
+    assert "in test_the_watchdog_ends_what_stands_still" in said
+
+
+def test_a_limit_of_nothing_never_ends(exits):
+    with watchdog.Watchdog(0, 0):
+        time.sleep(0.5)
+    assert not exits
 
 
 def test_what_differs_is_named(monkeypatch):
