@@ -79,11 +79,13 @@ class MetricsLog:
 
     def draw_load(self, step: int) -> None:
         """A picture of the load of every expert in all logged steps so far; nothing without experts."""
-        told = {row["step"]: routing_log.load_in(row) for row in read_rows(pathlib.Path(self._file.name))}
-        told = {number: load for number, load in told.items() if load is not None}
+        rows = read_rows(pathlib.Path(self._file.name))
+        told = [(row["step"], load) for row in rows if (load := routing_log.load_in(row)) is not None]
         if told:
-            self.board.picture(step, "router/load", routing.load_over_time(list(told), np.array(list(told.values()))))
+            steps, loads = zip(*told, strict=True)
+            self.board.picture(step, "router/load", routing.load_over_time(steps, np.stack(loads)))
             self.board.flush()
+            self.start_clock(step)
 
     def evaluation(self, step: int, values: dict[str, Any], score: float) -> None:
         """A row of validation scores."""

@@ -67,8 +67,9 @@ def test_rows_name_the_layer(tmp_path):
     values = {"loss": np.float32(1), "learning_rate": np.float32(1), "router": router}
     with logging.MetricsLog(tmp_path, 0, 10, False) as log:
         log.train(1, values, 4, [])
+        log.evaluation(1, {"miou": 0.5}, 0.5)  # a row of the same step without experts
         log.draw_load(1)
-    (row,) = logging.read_rows(tmp_path / "metrics.jsonl")
+    row, _ = logging.read_rows(tmp_path / "metrics.jsonl")
     assert row["router/block_0/load"] == [0.25, 0.75]
     assert row["router/block_1/load"] == [0.33333, 0.66667]
     assert (row["router/block_0/entropy"], row["router/block_1/entropy"]) == (0.5, None)
