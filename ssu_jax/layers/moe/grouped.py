@@ -1,8 +1,9 @@
 """Rows times the matrix of their own expert: in slots, or sorted and without slots, as it takes to drop no token.
 
-`slots` multiplies a fixed number of rows an expert. `ragged` is `jax.lax.ragged_dot`: right on every platform, fast where a grouped kernel stands behind it (TPU), and E
-times the work on a CPU, which multiplies every row with every matrix and masks. `blocked` is our own for the CPU:
-a loop over experts, each of which multiplies the smallest of a few block sizes that holds its rows.
+`slots` multiplies a fixed number of rows an expert. `ragged` is `jax.lax.ragged_dot`: right on every platform, fast
+where a grouped kernel stands behind it (TPU), and E times the work on a CPU, which multiplies every row with every
+matrix and masks. `blocked` is our own for the CPU: a loop over experts, each of which multiplies the smallest of a few
+block sizes that holds its rows.
 """
 
 from collections.abc import Callable
@@ -58,7 +59,7 @@ def ragged(
 
 
 def rows_of(table: Float[Array, "e h"], sizes: Int[Array, " e"], num_rows: int) -> Float[Array, "{num_rows} h"]:
-    """Row i of the table for each of the rows of group i; 0 behind the last. A product: its derivative is no scatter."""
+    """Row i of the table for the rows of group i; 0 behind the last. A product: its derivative is no scatter."""
     ends = jnp.cumsum(sizes)[:, None]
     row = jnp.arange(num_rows)[None]
     own = (row < ends) & (row >= ends - sizes[:, None])
