@@ -26,8 +26,8 @@ from ssu_jax.profiling.topology import GIB, Topology
 from ssu_jax.types import UserError
 
 _REMATERIALIZED = "nvoluntary full rematerialization"
-# "... Used 36.53G of 15.75G hbm. Exceeded hbm capacity by 20.78G."
-_USED = re.compile(r"Used ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?) hbm", re.IGNORECASE)
+# "... Used 36.53G of 15.75G hbm. ..." or "... required for HLO temporaries (33.54G) exceeds available HBM (15.75G)."
+_USED = re.compile(r"([\d.]+)([KMGT]?)\)? (?:of|exceeds available HBM) \(?([\d.]+)([KMGT]?)")
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _SEARCHES = 4  # programs that `search` compiles at most
 _HOPELESS = 2.0  # times the memory of a chip that the estimate from shapes must reach to be believed uncompiled
@@ -171,7 +171,7 @@ def _measured(step: Any, state: Any, batch: Any, topology: Topology, foresee: fl
     counted = time.perf_counter()
     lowered = step.lower(state, batch)
     lowered_at = time.perf_counter()
-    found = _attempt(lowered, topology)
+    found = _attempt(lowered, topology, _bytes_a_chip((state, batch)))
     chips = topology.num_chips
     return {
         **found,
@@ -182,23 +182,33 @@ def _measured(step: Any, state: Any, batch: Any, topology: Topology, foresee: fl
     }  # fmt: skip
 
 
-def _attempt(lowered: Any, topology: Topology) -> dict[str, Any]:
+def _attempt(lowered: Any, topology: Topology, inputs: int) -> dict[str, Any]:
     """Memory and collectives; where the compiler itself refuses, what it says that the program would need."""
     from ssu_jax.profiling import hlo, memory
 
     try:
         compiled = lowered.compile(compiler_options=topologies.compiler_options(topology))
     except Exception as error:  # the compiler's own type, another one from version to version
-        used = _USED.search(str(error))
-        if "RESOURCE_EXHAUSTED" not in str(error) or used is None:
-            raise
-        needs, has = (round(float(used[i]) * _UNITS[used[i + 1].upper()]) for i in (1, 3))
-        return {"peak": needs, "compiler_limit": has, "refused_by": "compiler"}
+        return refusal(str(error), inputs)
     sent = hlo.collectives(compiled.as_text())
     return {
         **memory.planned(compiled),
         "collectives": {kind: found._asdict() for kind, found in sent.items()},
     }
+
+
+def refusal(told: str, inputs: int) -> dict[str, Any]:
+    """What a chip would need and has, from the words of a compiler that ran out of its memory; others are an error.
+
+    inputs: bytes that come on top where temporaries alone are told of.
+    """
+    used = _USED.search(told)
+    if "RESOURCE_EXHAUSTED" not in told or used is None:
+        raise RuntimeError(" ".join(told.split())[:500])
+    needs, has = (round(float(used[i]) * _UNITS[used[i + 1].upper()]) for i in (1, 3))
+    if "temporaries" in told:
+        needs += inputs
+    return {"peak": needs, "compiler_limit": has, "refused_by": "compiler"}
 
 
 def _bytes_a_chip(shapes: Any) -> int:

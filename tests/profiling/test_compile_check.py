@@ -42,6 +42,27 @@ def test_the_compiler_s_own_limit_counts_where_it_is_lower():
     assert judged["memory"] == 15.75 * GIB
 
 
+@pytest.mark.parametrize(
+    ("told", "needs", "has"),
+    [
+        ("RESOURCE_EXHAUSTED: E1000: CompileTimeHbmOom: Ran out of memory in hbm. Used 36.53G of 15.75G hbm. "
+         "Exceeded hbm capacity by 20.78G.", 36.53, 15.75),
+        ("RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO temporaries (33.54G) exceeds "
+         "available HBM (15.75G).", 33.54 + 2, 15.75),
+    ],
+    ids=["all", "temporaries"],
+)  # fmt: skip
+def test_the_compiler_s_words_are_understood(told, needs, has):
+    found = compile_check.refusal(told, inputs=2 * GIB)
+    assert found["peak"] == pytest.approx(needs * GIB)
+    assert found["compiler_limit"] == pytest.approx(has * GIB)
+
+
+def test_another_error_of_the_compiler_is_not_taken_for_want_of_memory():
+    with pytest.raises(RuntimeError, match="INTERNAL: no such thing"):
+        compile_check.refusal("INTERNAL: no such\nthing", 0)
+
+
 def test_without_a_limit_everything_fits():
     judged = compile_check.judged(result(500), None)
     assert judged["fits"]
