@@ -63,7 +63,7 @@ def test_the_levels_add_up_to_the_logit_over_its_mean(changes):
     layer, keys = MixtureOfExperts(config, 3), jax.random.split(jax.random.key(0), 4)
     x, router_input, scene = (jax.random.normal(key, (10, width)) for key, width in zip(keys, (3, 12, 5), strict=False))
     mask = jnp.arange(10) < 8
-    params = layer.init(keys[3], x, router_input, mask, scene)
+    params = jax.jit(layer.init)(keys[3], x, router_input, mask, scene)
 
     @jax.jit
     def look(params):

@@ -1,5 +1,7 @@
 """The bias that evens the load: moved once a step, by a rule of its own, outside gradient and optimizer."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,6 +25,12 @@ def toy_model(monkeypatch):
     install(monkeypatch.setattr, SKEW)
 
 
+@functools.cache
+def ready(rate=RATE, slices=1, learning_rate=0.0):
+    """First state and step of these options, compiled once for all tests."""
+    return make(with_rate(rate, train__grad_accumulation=slices, train__learning_rate=learning_rate))
+
+
 def make(made):
     optimizing, model = optimizer.make_optimizer(made.train), ExpertsToy(made, SKEW)
     start = state.first_state(model, made, optimizing, {})
@@ -30,7 +38,7 @@ def make(made):
 
 
 def with_rate(rate=RATE, **changes):
-    made = config("", train__learning_rate=0.0, train__batch_size=16, **changes)
+    made = config("", **{"train__learning_rate": 0.0, "train__batch_size": 16, **changes})
     made.model.moe.balancing_rate = rate
     return made
 
@@ -46,7 +54,7 @@ def bias_of(tree):
 
 
 def test_it_evens_the_load_of_a_skewed_router():
-    now, train_step = make(with_rate())
+    now, train_step = ready()
     loads = []
     for number in range(60):
         now, metrics = train_step(now, batch_of(with_rate(), number))
@@ -57,7 +65,7 @@ def test_it_evens_the_load_of_a_skewed_router():
 
 
 def test_one_step_moves_it_by_the_rate_and_nothing_else_of_the_state_knows_it():
-    start, train_step = make(with_rate())
+    start, train_step = ready()
     after, metrics = train_step(start, batch_of(with_rate()))
     (load,) = np.asarray(metrics["router"]["load"])
     np.testing.assert_allclose(load.sum(), 1.0, rtol=1e-6)
@@ -68,7 +76,7 @@ def test_one_step_moves_it_by_the_rate_and_nothing_else_of_the_state_knows_it():
 
 def test_the_gradient_is_that_without_a_bias():
     """A bias of zeros chooses as none does; then norm and weights of a step are the same to the bit."""
-    plain, with_bias = (make(with_rate(rate)) for rate in (0.0, RATE))
+    plain, with_bias = (ready(rate) for rate in (0.0, RATE))
     batch = batch_of(with_rate())
     (one, told), (two, same) = (train_step(start, batch) for start, train_step in (plain, with_bias))
     assert float(told["gradient_norm"]) == float(same["gradient_norm"]) > 0
@@ -79,10 +87,9 @@ def test_the_gradient_is_that_without_a_bias():
 
 def test_the_load_is_that_of_all_slices_of_the_batch():
     """Slices with few words count for few: the figures are those of the batch in one piece."""
-    made, sliced = with_rate(), with_rate(train__grad_accumulation=4)
     valid = np.arange(16)[:, None] % 16 < np.array([16, 12, 9, 3])[None]  # the last slices lack seconds
-    batch = batch_of(made)._replace(frame_valid=valid)
-    (start, whole_step), (_, sliced_step) = make(made), make(sliced)
+    batch = batch_of(with_rate())._replace(frame_valid=valid)
+    (start, whole_step), (_, sliced_step) = ready(), ready(slices=4)
     (one, whole), (two, of_slices) = whole_step(start, batch), sliced_step(start, batch)
     for name in ("load", "max_load", "entropy"):
         np.testing.assert_allclose(whole["router"][name], of_slices["router"][name], rtol=1e-5)
@@ -92,7 +99,7 @@ def test_the_load_is_that_of_all_slices_of_the_batch():
 
 def test_a_skipped_update_leaves_it():
     made = with_rate()
-    start, train_step = make(made)
+    start, train_step = ready()
     before, _ = train_step(start, batch_of(made))
     broken = jax.tree.map(jnp.copy, before)
     broken.params["first"]["kernel"] = broken.params["first"]["kernel"] * jnp.nan
@@ -104,8 +111,7 @@ def test_a_skipped_update_leaves_it():
 
 def test_a_restored_run_goes_on_to_the_same_bits_and_a_model_is_read_with_its_bias(tmp_path, monkeypatch):
     made = with_rate()
-    made.train.learning_rate = 1e-3
-    start, train_step = make(made)
+    start, train_step = ready(learning_rate=1e-3)
     middle, _ = train_step(start, batch_of(made))
     companions = workdir.companions(made, Tokenizer.train(["a bell"], 20).to_json(), {"digest": "d", "source": {}}, {})
     with CheckpointStore(tmp_path, report=pytest.fail) as store:
@@ -124,7 +130,7 @@ def test_a_restored_run_goes_on_to_the_same_bits_and_a_model_is_read_with_its_bi
 
 def test_weights_without_a_bias_load_when_it_is_off_and_are_refused_by_name_when_it_is_on(tmp_path):
     old, new = with_rate(0.0), with_rate()
-    params = make(old)[0].params
+    params = ready(0.0)[0].params
     checkpoint.write_folder(tmp_path / "old", checkpoint.Model(old, Tokenizer.train(["a"], 20), params), "float32", {})
     assert "balancing_bias" not in loading.load(tmp_path / "old").params["experts_0"]
     checkpoint.write_folder(tmp_path / "new", checkpoint.Model(new, Tokenizer.train(["a"], 20), params), "float32", {})

@@ -83,20 +83,16 @@ def test_rows_name_the_layer(tmp_path):
     assert b"\x89PNG" in content
 
 
-@pytest.mark.parametrize(("skew", "rate", "collapses"), [(30.0, 0.0, True), (2.0, 0.05, False)])
-def test_a_run_that_collapses_says_so_and_one_that_is_balanced_does_not(
-    tmp_path, monkeypatch, capsys, skew, rate, collapses
-):
+def test_a_run_that_collapses_says_so(tmp_path, monkeypatch, capsys):
     """With a large skew all words are alike to the router: one expert gets them all."""
-    install(monkeypatch.setattr, skew)
+    install(monkeypatch.setattr, 30.0)
     made = config(toy.write_records(tmp_path / "data"), train__checkpoint_every_steps=20, train__num_steps=20,
                   train__learning_rate=1e-4, train__picture_every_steps=10)  # fmt: skip
-    made.model.moe.balancing_rate = rate
     train(made, tmp_path / "run")
     warnings = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning: the experts")]
-    assert len(warnings) == collapses
+    assert len(warnings) == 1
     (events,) = (tmp_path / "run" / "tensorboard").iterdir()
     assert events.read_bytes().count(b"router/load") == 2  # a picture at steps 10 and 20
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    assert (rows[-1]["router/block_0/max_load"] > 3.0) == collapses
-    assert (rows[-1]["router/block_0/dropped_share"] > 0.5) == collapses
+    assert rows[-1]["router/block_0/max_load"] > 3.0
+    assert rows[-1]["router/block_0/dropped_share"] > 0.5
