@@ -2,8 +2,8 @@
 
 `slots` multiplies a fixed number of rows an expert. `ragged` is `jax.lax.ragged_dot`: right on every platform, fast
 where a grouped kernel stands behind it (TPU), and E times the work on a CPU, which multiplies every row with every
-matrix and masks. `blocked` is our own for the CPU: a loop over experts, each of which multiplies the smallest of a few
-block sizes that holds its rows.
+matrix and masks. `blocked` is our own for the CPU: a loop over experts, each of which multiplies its rows in as few
+blocks as hold them.
 """
 
 from collections.abc import Callable
@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-LARGE, SMALL = 128, 32  # rows of a block
+SMALLEST = 32  # rows of a block
 
 
 @jax.custom_vjp
@@ -109,7 +109,7 @@ def _rows_of_groups(x: Array, tables, sizes: Array, function: Callable, width: i
             rows, old = (jax.lax.dynamic_slice_in_dim(each, first, size) for each in (x, out))
             return jax.lax.dynamic_update_slice_in_dim(out, function(rows, own, old, table), first, axis=0)
 
-        return _over_blocks(block, out, num_rows, start, count), None
+        return _over_blocks(block, out, num_rows, len(sizes), start, count), None
 
     out = jnp.zeros_like(x, shape=(num_rows, width))
     return jax.lax.scan(group, out, (tables, jnp.cumsum(sizes) - sizes, sizes))[0]
@@ -128,19 +128,23 @@ def _sums_of_groups(x: Array, gradient: Array, sizes: Array) -> tuple[Array, Arr
             return sums[0] + product, sums[1] + slopes.sum(axis=0)
 
         zeros = jnp.zeros_like(x, shape=(d, h)), jnp.zeros_like(x, shape=(h,))
-        return None, _over_blocks(block, zeros, num_rows, *slices)
+        return None, _over_blocks(block, zeros, num_rows, len(sizes), *slices)
 
     return jax.lax.scan(group, None, (jnp.cumsum(sizes) - sizes, sizes))[1]
 
 
-def _over_blocks(block: Callable, carry, num_rows: int, start: Array, count: Array):
-    """`block(size, place, carry)` over a group: as many large blocks as it fills, the rest in small ones."""
-    large, small = min(LARGE, num_rows), min(SMALL, num_rows)
-    full = count // large
-    carry = jax.lax.fori_loop(0, full, lambda i, c: block(large, start + i * large, c), carry)
-    rest = start + full * large
-    num_small = -(-(count - full * large) // small)
-    return jax.lax.fori_loop(0, num_small, lambda i, c: block(small, rest + i * small, c), carry)
+def _over_blocks(block: Callable, carry, num_rows: int, num_groups: int, start: Array, count: Array):
+    """`block(size, place, carry)` over a group, in blocks of an even share of the rows and of a quarter of it.
+
+    A remainder above one small block takes a large one: multiplying zeros costs less than reading the matrix again.
+    """
+    large = min(num_rows, max(SMALLEST, -(-num_rows // num_groups)))
+    small = min(large, max(SMALLEST, large // 4))
+    num_large = jnp.maximum(count + large - 1 - small, 0) // large
+    carry = jax.lax.fori_loop(0, num_large, lambda i, c: block(large, start + i * large, c), carry)
+    rest = num_large * large
+    num_small = -(-jnp.maximum(count - rest, 0) // small)
+    return jax.lax.fori_loop(0, num_small, lambda i, c: block(small, start + rest + i * small, c), carry)
 
 
 def _rows_at(place: Array, size: int, num_rows: int, start: Array, count: Array) -> tuple[Array, Array]:

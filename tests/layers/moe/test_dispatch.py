@@ -150,13 +150,24 @@ def test_priority_lets_the_surest_in():
     assert plan.dropped == 2
 
 
-@pytest.mark.parametrize("sizes", [[0, 40, 3, 0, 130], [300, 0, 0, 0, 0], [0, 0, 0, 0, 1], [60, 60, 60, 60, 60]])
-def test_blocks_multiply_every_row_with_its_own_matrix(sizes):
-    """Sizes around the two blocks (128 and 32 rows), empty groups, rows behind the last one; gradients too."""
+@pytest.mark.parametrize(
+    ("num_rows", "sizes"),
+    [
+        (300, [0, 40, 3, 0, 130]),
+        (300, [300, 0, 0, 0, 0]),
+        (300, [0, 0, 0, 0, 1]),
+        (300, [60, 60, 60, 60, 60]),
+        (300, [32, 33, 92, 93, 0]),
+        (100, [0, 20, 0, 33, 40]),
+        (7, [3, 0, 1, 0, 2]),
+    ],
+)
+def test_blocks_multiply_every_row_with_its_own_matrix(num_rows, sizes):
+    """Sizes around the blocks (60 and 32 rows; 32 only; 7 only), empty groups, rows behind the last; gradients too."""
     keys = jax.random.split(jax.random.key(0), 4)
-    x, slopes = jax.random.normal(keys[0], (300, 4)), jax.random.normal(keys[3], (300, 3))
+    x, slopes = jax.random.normal(keys[0], (num_rows, 4)), jax.random.normal(keys[3], (num_rows, 3))
     matrices, bias = jax.random.normal(keys[1], (5, 4, 3)), jax.random.normal(keys[2], (5, 3))
-    group = np.repeat(np.arange(6), [*sizes, 300 - sum(sizes)])
+    group = np.repeat(np.arange(6), [*sizes, num_rows - sum(sizes)])
     one_hot = jnp.asarray(np.eye(6)[group][:, :5], jnp.float32)
 
     def by_hand(x, matrices, bias):
