@@ -78,16 +78,15 @@ done
 to_all() { kill "-$1" ${pids[@]+"${pids[@]}"} 2>/dev/null; }
 trap 'to_all TERM' INT TERM
 
-running() { jobs -r -p | grep -qx "$1"; }
 worst=0
 while [ ${#pids[@]} -gt 0 ]; do
   left=()
   for pid in "${pids[@]}"; do
-    if running "$pid"; then
+    if kill -0 "$pid" 2>/dev/null; then
       left+=("$pid")
       continue
     fi
-    { wait "$pid"; } 2>/dev/null  # without the shell's own word for a killed job
+    wait "$pid"
     code=$?
     if [ $worst -eq 0 ] && [ $code -ne 0 ]; then
       worst=$code ended=$SECONDS
@@ -96,7 +95,7 @@ while [ ${#pids[@]} -gt 0 ]; do
   done
   pids=(${left[@]+"${left[@]}"})
   # They end by themselves when they miss the one that is gone; none is left behind.
-  if [ $worst -ne 0 ] && [ $((SECONDS - ended)) -ge 10 ]; then to_all KILL; fi
+  if [ $worst -ne 0 ] && [ $((SECONDS - ended)) -ge 8 ]; then to_all KILL; fi
   sleep 0.2
 done
 exit "$worst"
