@@ -211,7 +211,7 @@ def combine_forward(outputs, plan, weights):
 def combine_backward(kept, gradient):
     outputs, plan, weights = kept
     answers = _rows(outputs.reshape(-1, outputs.shape[-1]), plan.slot_of_assignment).astype(jnp.float32)
-    by_weights = jnp.sum(answers * gradient[None], axis=-1).T
+    by_weights = jnp.einsum("ksd,sd->sk", answers, gradient)
     weight_of_slot = _rows(weights.T.reshape(-1), plan.assignment_of_slot)
     by_outputs = _rows(gradient, plan.token_of_slot) * weight_of_slot[..., None]
     return by_outputs.astype(outputs.dtype), None, by_weights

@@ -23,9 +23,9 @@ class Network(NamedTuple):
 
     def __call__(self, x: Float[Array, "e p d"]) -> Float[Array, "e p d"]:
         """Expert i on row block i."""
-        hidden = grouped.slots(x + self.prompts[:, None], self.expand) + self.expand_bias[:, None]
-        hidden = checkpoint_name(jax.nn.gelu(hidden), HIDDEN)
-        return grouped.slots(hidden, self.contract) + self.contract_bias[:, None]
+        hidden = jax.nn.gelu(grouped.slots(x + self.prompts[:, None], self.expand, self.expand_bias))
+        hidden = checkpoint_name(hidden, HIDDEN)
+        return grouped.slots(hidden, self.contract, self.contract_bias)
 
     def rows(self, x: Float[Array, "s d"], sizes: Int[Array, " e"], product: Callable) -> Float[Array, "s d"]:
         """Expert i on the `sizes[i]` rows after those of the experts before; `product` as in grouped.py."""
