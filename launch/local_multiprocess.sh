@@ -44,9 +44,11 @@ else
 fi
 export PATH="$VENV/bin:$PATH"
 
+# XLA cuts large sums on a CPU by the number of its threads, which follows the devices of a process: NPROC makes it the
+# same in every layout, and so the bits of the losses.
 settings_of() { # I: what tells process I who it is
   settings=(
-    JAX_PLATFORMS=cpu
+    JAX_PLATFORMS=cpu "NPROC=${NPROC:-$((processes * devices))}"
     "XLA_FLAGS=${XLA_FLAGS:+$XLA_FLAGS }--xla_force_host_platform_device_count=$devices"
     "JAX_COORDINATOR_ADDRESS=127.0.0.1:$port" "JAX_NUM_PROCESSES=$processes" "JAX_PROCESS_ID=$1"
   )

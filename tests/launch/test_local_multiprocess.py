@@ -13,6 +13,7 @@ def dry_run(root, *arguments: str) -> subprocess.CompletedProcess:
 
 def test_every_process_knows_the_job_and_itself(root, monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "--mine=1")
+    monkeypatch.delenv("NPROC", raising=False)
     command = ["ssu", "train", "--config", "configs/nano.py", "--workdir", "a folder", "--config.name=x"]
     run = dry_run(root, "--processes", "3", "--devices", "2", "--dry-run", "--", *command)
     assert run.returncode == 0, run.stderr
@@ -26,6 +27,7 @@ def test_every_process_knows_the_job_and_itself(root, monkeypatch):
         assert settings.pop("JAX_COORDINATOR_ADDRESS").startswith("127.0.0.1:")
         assert settings == {
             "JAX_PLATFORMS": "cpu",
+            "NPROC": "6",
             "XLA_FLAGS": "--mine=1 --xla_force_host_platform_device_count=2",
             "JAX_NUM_PROCESSES": "3",
             "JAX_PROCESS_ID": str(number),
