@@ -145,7 +145,7 @@ def compile_for(config: Config, topology: Topology, devices: list[Any]) -> dict[
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(state.params)),
         "state": _bytes_a_chip(state),
         "gradients": _bytes_a_chip(state.ema_params),
-        "effort": topology.effort,
+        "effort": topology.effort if topology.is_tpu else "full",
         "versions": {name: _version(name) for name in ("ssu_jax", "jax", "jaxlib", "libtpu")},
     }  # fmt: skip
     start = time.perf_counter()
