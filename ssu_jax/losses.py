@@ -40,7 +40,7 @@ def total_loss(outputs: Outputs, batch: Batch, config: LossConfig) -> tuple[Floa
         if outputs.lm_logits is not None:
             terms["language_model"] = caption_loss(outputs.lm_logits, targets, mask, 0.0)
     if outputs.region_embedding is not None:
-        terms |= consistency_terms(outputs, batch)
+        terms |= consistency_terms(outputs, batch, with_contrastive=config.contrastive > 0)
     terms["audible"] = audible_loss(outputs.audible_logits, batch.audible_labels, batch.frame_valid)
     if outputs.scene_logits is not None:
         terms["scene"] = scene_loss(outputs.scene_logits, batch.scene_label)
@@ -189,23 +189,27 @@ def scene_loss(logits: Float[Array, "b u"], labels: Int[Array, "b"]) -> Float[Ar
     return _mean(entropy, (labels >= 0).astype(jnp.float32))
 
 
-def consistency_terms(outputs: Outputs, batch: Batch) -> dict[str, Array]:
+def consistency_terms(outputs: Outputs, batch: Batch, with_contrastive: bool = True) -> dict[str, Array]:
     """`rcc`: || region - text ||_2 of sounding frames (the paper's CLIPLoss figure).
 
-    `contrastive`: symmetric cross-entropy over the frames of the batch, equal sentences sharing the target.
+    `contrastive`: symmetric cross-entropy over the frames of the batch, equal sentences sharing the target. The one
+    term in which every clip meets all others: what a device computes and is sent for it grows with the batch.
     """
     seen = outputs.region_embedding.reshape(-1, outputs.region_embedding.shape[-1])
     written = outputs.text_embedding.reshape(seen.shape)
-    ids = batch.text_ids.reshape(seen.shape[0], -1)
     sounding = ((batch.masks.max(axis=(2, 3)) > 0) & batch.frame_valid).reshape(-1)
     weight = sounding.astype(jnp.float32)
     distance = jnp.sqrt(((seen - written) ** 2).sum(axis=-1) + 1e-6)
+    terms = {"rcc": _mean(distance, weight)}
+    if not with_contrastive:
+        return terms
+    ids = batch.text_ids.reshape(seen.shape[0], -1)
     same = (ids[:, None] == ids[None]).all(axis=-1) & sounding[None]
     target = same / jnp.maximum(same.sum(axis=-1, keepdims=True), 1)
     blocked = jnp.where(sounding, 0.0, -1e9)[None]
     logits = outputs.embedding_scale * (seen @ written.T)
     both = [optax.softmax_cross_entropy(side + blocked, target) for side in (logits, logits.T)]
-    return {"rcc": _mean(distance, weight), "contrastive": _mean(0.5 * (both[0] + both[1]), weight)}
+    return terms | {"contrastive": _mean(0.5 * (both[0] + both[1]), weight)}
 
 
 def _mean(values: Float[Array, "..."], weights: Float[Array, "..."]) -> Float[Array, ""]:
