@@ -30,6 +30,8 @@ PEER_LOST = 75  # exit code: start again to resume
 ADDRESS, COUNT, NUMBER = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
 _BIND = "JAX_COORDINATOR_BIND_ADDRESS"  # read by jax, as is the first of the three
 _SHUTDOWN_SECONDS = 30
+_OF_INDEXED_JOBS = ("JOB_COMPLETION_INDEX", "TPU_WORKER_HOSTNAMES", "TPU_PROCESS_ADDRESSES")
+_OF_JOBS = (*_OF_INDEXED_JOBS, "SLURM_JOB_ID", "OMPI_MCA_orte_hnp_uri", "TPU_WORKER_ID")
 
 
 def join(peer_timeout_seconds: int) -> None:
@@ -62,6 +64,8 @@ def join(peer_timeout_seconds: int) -> None:
             raise UserError(f"wanted an address host:port, a number of processes and one of them, got {shown}: {error}"
                             ) from error  # fmt: skip
     except RuntimeError as error:
+        if not any(told.values()) and not any(name in os.environ for name in _OF_JOBS):
+            return  # jax refuses to look for a job where it is in use already, in a notebook for one
         raise UserError(f"could not join the other processes: {_shortened(error)}", PEER_LOST) from error
 
 
@@ -156,8 +160,7 @@ def _gathered(text: str) -> list[str]:
 
 def _is_mere_pod() -> bool:
     """A pod of Kubernetes that is no part of an indexed job nor of a TPU slice: jax takes every pod for a job's."""
-    names = ("JOB_COMPLETION_INDEX", "TPU_WORKER_HOSTNAMES", "TPU_PROCESS_ADDRESSES")
-    return "KUBERNETES_SERVICE_HOST" in os.environ and not any(name in os.environ for name in names)
+    return "KUBERNETES_SERVICE_HOST" in os.environ and not any(name in os.environ for name in _OF_INDEXED_JOBS)
 
 
 def _shortened(error: BaseException) -> str:

@@ -285,6 +285,18 @@ def test_a_pod_that_is_no_job_is_alone(joined, monkeypatch):
     assert joined[0][:3] == (None, None, None)  # jax finds them
 
 
+def test_where_jax_is_in_use_already_only_a_job_is_missed(joined, monkeypatch):
+    def initialize(*told, **more):
+        raise RuntimeError("jax.distributed.initialize() must be called before any JAX calls")
+
+    monkeypatch.setattr(jax.distributed, "initialize", initialize)
+    processes.join(7)  # a notebook: nothing told it of a job
+    monkeypatch.setenv("SLURM_JOB_ID", "1")
+    with pytest.raises(UserError, match="could not join the other processes") as error:
+        processes.join(7)
+    assert error.value.exit_code == processes.PEER_LOST
+
+
 def test_without_a_job_nothing_is_joined_and_half_a_job_is_refused(joined, monkeypatch):
     def initialize(*told, **more):
         raise ValueError("coordinator_address should be defined.")
