@@ -35,6 +35,7 @@ def test_all_to_all_sends_four_exchanges_of_the_least_bytes_a_training_step():
     # Computing again would exchange again: the names that are kept spare it.
     assert lines["all_to_all:again"]["found"]["all-to-all"][0] > 4
     assert lines["all_to_all:kept"]["found"]["all-to-all"] == [4, 4 * least]
+    assert [line["written"] for line in lines.values()] == [4, 6, 4]
 
 
 @pytest.mark.full

@@ -24,8 +24,8 @@ from ssu_jax.profiling import hlo, topology
 TOKENS, EXPERTS, TOP_K, WIDTH, HIDDEN, FACTOR = 8 * 256, 16, 2, 256, 256, 1.25
 
 
-def compiled(devices, way: str, dtype) -> str:
-    """HLO of loss and gradients for tokens, weights and experts, each in its parts as the layer has them."""
+def lowered(devices, way: str, dtype):
+    """The program of loss and gradients for tokens, weights and experts, each in its parts as the layer has them."""
     mesh = Mesh(np.array(devices).reshape(2, 4), ("data", "expert"), axis_types=(AxisType.Auto,) * 2)
     way, _, remat = way.partition(":")
     placement = transport.Placement(mesh, ("data", "expert"), "expert")
@@ -47,7 +47,7 @@ def compiled(devices, way: str, dtype) -> str:
     network = Network(**{name: shape("expert", *dims) for name, dims in shapes.items()})
     x, weights = shape(rows, TOKENS, WIDTH), shape(rows, TOKENS, TOP_K, dtype=jnp.float32)
     ids = shape(rows, TOKENS, TOP_K, dtype=jnp.int32)
-    return jax.jit(jax.value_and_grad(loss, (0, 1, 2))).lower(x, weights, network, ids).compile().as_text()
+    return jax.jit(jax.value_and_grad(loss, (0, 1, 2))).lower(x, weights, network, ids)
 
 
 def main() -> None:
@@ -57,8 +57,11 @@ def main() -> None:
     capacity = dispatch.capacity_of(TOKENS // 8, EXPERTS, TOP_K, FACTOR)
     least = EXPERTS * capacity * WIDTH * jnp.dtype(dtype).itemsize  # of one exchange: cf * k * tokens of a chip * width
     for way in sys.argv[2:]:
-        found = hlo.collectives(compiled(devices, way, dtype))
-        print(json.dumps({"transport": way, "least": least, "found": found}), flush=True)
+        program = lowered(devices, way, dtype)
+        # As written, before the compiler may find that two of them are one.
+        written = program.as_text().count("stablehlo.all_to_all")
+        found = hlo.collectives(program.compile().as_text())
+        print(json.dumps({"transport": way, "least": least, "written": written, "found": found}), flush=True)
 
 
 if __name__ == "__main__":
