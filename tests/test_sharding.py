@@ -7,6 +7,7 @@ import sys
 import types
 
 import jax
+import jax.numpy as jnp
 import pytest
 from jax.sharding import AbstractMesh, PartitionSpec
 
@@ -126,6 +127,26 @@ def test_a_mesh_that_no_machine_has_is_refused(changes, told):
         setattr(config.mesh, name, size)
     with pytest.raises(UserError, match=told):
         config.validate()
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        ("embedding", [PartitionSpec(None, None), PartitionSpec(None, "fsdp")]),
+        ("kernel", [PartitionSpec(None, "fsdp")]),
+    ],
+)
+def test_the_gradient_of_a_table_is_summed_whole_before_it_is_cut(name, wanted):
+    """Cut at once, a table whose rows do not divide would have the partitioner cut, and replicate, every token."""
+
+    def loss(params):
+        return jnp.sum(sharding.gathered(params)["words"][name] ** 2)
+
+    mesh = AbstractMesh((1, 4, 1, 1), sharding.AXES, axis_types=sharding._AXIS_TYPES)
+    with jax.sharding.use_abstract_mesh(mesh):
+        program = jax.make_jaxpr(jax.grad(loss))({"words": {name: jnp.zeros((7, 8))}}).jaxpr
+    found = [step.params["sharding"].spec for step in program.eqns if step.primitive.name == "sharding_constraint"]
+    assert found == wanted
 
 
 def test_without_a_mesh_nothing_is_done():
