@@ -102,7 +102,7 @@ class _Reader:
     def _labels(self, clip: Clip, valid: np.ndarray, references: np.ndarray) -> dict[str, np.ndarray]:
         sources, audible, visible = np.zeros((3, len(valid), len(self._classes)), bool)
         num_sources = np.zeros(len(valid), np.int64)
-        is_known = np.ones(len(valid), bool)
+        is_known = clip.masks_known[valid]
         for item in clip.objects:
             label, sounding = self._classes[item.name], item.sounding[valid]
             audible[:, label] |= sounding
@@ -111,7 +111,7 @@ class _Reader:
             sources[:, label] |= sounding
             num_sources += sounding
             if item.masks is None:
-                is_known &= ~sounding
+                is_known = is_known & ~sounding
             else:
                 visible[:, label] |= item.masks[valid].any((1, 2))
         return {
@@ -120,6 +120,7 @@ class _Reader:
             "visible": visible,
             "num_sources": num_sources,
             "mask_known": is_known,
+            "source_known": clip.sources_known[valid],
             "has_mask": is_known & references.any((1, 2)),
             "reference": np.array([*(clip.captions[i] for i in valid), None], object)[:-1],
         }

@@ -29,19 +29,19 @@ def total_loss(outputs: Outputs, batch: Batch, config: LossConfig) -> tuple[Floa
     terms: dict[str, Array] = {}
     if outputs.mask_logits is not None:
         terms |= mask_terms(outputs.mask_logits, batch, config)
-        terms["semantic"] = semantic_loss(outputs.semantic_logits, batch.semantic, batch.frame_valid)
+        terms["semantic"] = semantic_loss(outputs.semantic_logits, batch.semantic, batch.mask_known)
     if outputs.query_mask_logits is not None:
         terms |= set_terms(outputs.query_class_logits, outputs.query_mask_logits, batch, config)
     if outputs.text_logits is not None:
         gamma = config.focal_gamma if config.focal else 0.0
-        targets, valid = batch.text_ids[..., 1:], batch.frame_valid[..., None]
+        targets, valid = batch.text_ids[..., 1:], batch.text_known[..., None]
         mask = (targets != PAD) & valid
         terms["caption"] = caption_loss(outputs.text_logits, targets, mask, gamma)
         if outputs.lm_logits is not None:
             terms["language_model"] = caption_loss(outputs.lm_logits, targets, mask, 0.0)
     if outputs.region_embedding is not None:
         terms |= consistency_terms(outputs, batch, with_contrastive=config.contrastive > 0)
-    terms["audible"] = audible_loss(outputs.audible_logits, batch.audible_labels, batch.frame_valid)
+    terms["audible"] = audible_loss(outputs.audible_logits, batch.audible_labels, batch.source_known)
     if outputs.scene_logits is not None:
         terms["scene"] = scene_loss(outputs.scene_logits, batch.scene_label)
     if outputs.router is not None:
@@ -56,7 +56,7 @@ def mask_terms(logits: Float[Array, "b t y x"], batch: Batch, config: LossConfig
     Focal: (1 - p_t)^gamma weighs the pixels (arXiv 1708.02002, without alpha).
     """
     truth = batch.masks.astype(jnp.float32)
-    valid = batch.frame_valid.astype(jnp.float32)
+    valid = batch.mask_known.astype(jnp.float32)
     entropy = optax.sigmoid_binary_cross_entropy(logits, truth)
     probability = jax.nn.sigmoid(logits)
     if config.focal:
@@ -75,7 +75,7 @@ class Sources(NamedTuple):
     classes: Any  # int32 [f, k]
     present: Any  # bool [f, k]: the class has a pixel; the others fill the shape
     masks: Any  # float32 [f, k, y / 4, x / 4]: share of the cell that sounds
-    known: Any  # bool [f]: False for a padded frame and where the sources cannot be told apart
+    known: Any  # bool [f]: False for a frame without labels and where the sources cannot be told apart
 
 
 def sounding_sources(batch: Batch, num_queries: int) -> Sources:
@@ -97,7 +97,8 @@ def sounding_sources(batch: Batch, num_queries: int) -> Sources:
     hidden = ((named > 0) & ~present).any(axis=1) & (semantic < 0).any(axis=(1, 2, 3))
     masks = einops.reduce(theirs.astype(jnp.float32), "f k (y i) (x j) -> f k y x", "mean",
                           i=SEMANTIC_STRIDE, j=SEMANTIC_STRIDE)  # fmt: skip
-    return Sources(classes, present, masks, divided & ~hidden & batch.frame_valid.reshape(-1))
+    labelled = (batch.mask_known & batch.source_known).reshape(-1)
+    return Sources(classes, present, masks, divided & ~hidden & labelled)
 
 
 def set_terms(
@@ -161,15 +162,15 @@ def caption_loss(
 
 
 def audible_loss(
-    logits: Float[Array, "b t u"], labels: Shaped[Array, "b t u"], frame_valid: Bool[Array, "b t"]
+    logits: Float[Array, "b t u"], labels: Shaped[Array, "b t u"], known: Bool[Array, "b t"]
 ) -> Float[Array, ""]:
     """Binary cross-entropy of the classes heard each second, summed over classes."""
     entropy = optax.sigmoid_binary_cross_entropy(logits, labels.astype(jnp.float32)).sum(axis=-1)
-    return _mean(entropy, frame_valid.astype(jnp.float32))
+    return _mean(entropy, known.astype(jnp.float32))
 
 
 def semantic_loss(
-    logits: Float[Array, "b t y4 x4 u1"], labels: Shaped[Array, "b t y x"], frame_valid: Bool[Array, "b t"]
+    logits: Float[Array, "b t y4 x4 u1"], labels: Shaped[Array, "b t y x"], known: Bool[Array, "b t"]
 ) -> Float[Array, ""]:
     """Cross-entropy of the pixel's class at stride 4; background and objects weigh the same in all.
 
@@ -178,7 +179,7 @@ def semantic_loss(
     half = SEMANTIC_STRIDE // 2
     labels = labels[..., half::SEMANTIC_STRIDE, half::SEMANTIC_STRIDE].astype(jnp.int32)
     entropy = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.maximum(labels, 0))
-    valid = frame_valid[..., None, None]
+    valid = known[..., None, None]
     background = _mean(entropy, ((labels == 0) & valid).astype(jnp.float32))
     return 0.5 * background + 0.5 * _mean(entropy, ((labels > 0) & valid).astype(jnp.float32))
 
@@ -197,7 +198,7 @@ def consistency_terms(outputs: Outputs, batch: Batch, with_contrastive: bool = T
     """
     seen = outputs.region_embedding.reshape(-1, outputs.region_embedding.shape[-1])
     written = outputs.text_embedding.reshape(seen.shape)
-    sounding = ((batch.masks.max(axis=(2, 3)) > 0) & batch.frame_valid).reshape(-1)
+    sounding = ((batch.masks.max(axis=(2, 3)) > 0) & batch.mask_known & batch.text_known).reshape(-1)
     weight = sounding.astype(jnp.float32)
     distance = jnp.sqrt(((seen - written) ** 2).sum(axis=-1) + 1e-6)
     terms = {"rcc": _mean(distance, weight)}

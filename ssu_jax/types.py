@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 MASK_THRESHOLD = 0.5  # a pixel whose probability is above it sounds
+KNOWN_FLAGS = ("masks_known", "captions_known", "sources_known")  # of a Clip
 
 
 class UserError(Exception):
@@ -45,12 +46,15 @@ class SoundObject:
     sounding:  bool [t], whether it sounds for at least half of that second.
     on_screen: False for a source that is heard and never seen; `masks` is then None.
     masks:     bool [t, y, x], its visible pixels, occlusion taken off, whether it sounds or not.
+    boxes:     float32 [t, 4], left, top, right, bottom as shares of the frame, NaN in a frame without one; for sets
+               that have boxes and no masks.
     """
 
     name: str
     sounding: np.ndarray
     on_screen: bool = True
     masks: np.ndarray | None = None
+    boxes: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +66,10 @@ class Clip:
     sound:       int16 [samples], mono.
     valid:       bool [t], False for padding beyond the end of the clip.
     captions:    one sentence a frame, "" where nothing in the picture sounds.
+
+    Sets differ in what was annotated. Three flags a frame, bool [t], all True unless given, say what is known:
+    masks_known (else the masks of that frame say nothing), captions_known (else "" is no silence), sources_known
+    (else `sounding` says nothing; that the class is in the clip still holds).
     """
 
     id: str
@@ -75,6 +83,14 @@ class Clip:
     dataset: str = ""
     major: str = ""
     category: str = ""
+    masks_known: np.ndarray | None = None
+    captions_known: np.ndarray | None = None
+    sources_known: np.ndarray | None = None
+
+    def __post_init__(self):
+        for name in KNOWN_FLAGS:
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, np.ones(len(self.valid), bool))
 
     @property
     def sounding_masks(self) -> np.ndarray:
@@ -89,7 +105,7 @@ class Clip:
 class Batch(NamedTuple):
     """What the model and the losses see. NumPy from the pipeline, JAX arrays inside a step.
 
-    Labels that a data set lacks are marked unknown (-1) or absent (0) and cost nothing.
+    Labels that a data set lacks are marked unknown (-1, or False in the flags) and cost nothing.
     """
 
     frames: Any  # uint8 [b, t, y, x, 3]
@@ -103,6 +119,9 @@ class Batch(NamedTuple):
     scene_label: Any  # int32 [b], class of the clip, -1 unknown
     record: Any  # int32 [b], number of the record in its split
     clip_text_ids: Any  # int32 [b, t, 77], the sentences in CLIP's ids; [b, t, 0] where its tokenizer is not at hand
+    mask_known: Any  # bool [b, t], False in frames that are not valid too
+    text_known: Any  # bool [b, t], likewise
+    source_known: Any  # bool [b, t], likewise; of source_labels and audible_labels
 
 
 class Outputs(NamedTuple):

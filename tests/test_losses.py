@@ -13,11 +13,35 @@ from ssu_jax.types import Outputs
 
 
 def batch_of(**fields):
+    if "frame_valid" in fields:
+        fields = dict.fromkeys(("mask_known", "text_known", "source_known"), fields["frame_valid"]) | fields
     return models.example_batch(sizes.tiny())._replace(**fields)
 
 
 def valid(*shape):
     return jnp.ones(shape, bool)
+
+
+def test_frames_without_labels_cost_nothing_and_their_content_changes_nothing():
+    config, flags = sizes.tiny(), jnp.array([[True, False]])
+    u, l, v = len(config.data.classes), 4, 7
+    shapes = {"mask_logits": (1, 2, 8, 8), "text_logits": (1, 2, l - 1, v), "audible_logits": (1, 2, u),
+              "semantic_logits": (1, 2, 2, 2, u + 1)}  # fmt: skip
+    outputs = Outputs(**{name: jnp.ones(shape) for name, shape in shapes.items()})
+    known = dict.fromkeys(("mask_known", "text_known", "source_known"), flags)
+    batch = batch_of(
+        frame_valid=valid(1, 2), masks=jnp.zeros((1, 2, 8, 8), jnp.uint8), text_ids=jnp.full((1, 2, l), 4),
+        audible_labels=jnp.zeros((1, 2, u), jnp.uint8), semantic=jnp.zeros((1, 2, 8, 8), jnp.int8), **known,
+    )  # fmt: skip
+    other = batch._replace(
+        masks=batch.masks.at[:, 1].set(1), text_ids=batch.text_ids.at[:, 1].set(5),
+        audible_labels=batch.audible_labels.at[:, 1].set(1), semantic=batch.semantic.at[:, 1].set(2),
+    )  # fmt: skip
+    before, terms = losses.total_loss(outputs, batch, config.losses)
+    assert float(before) == float(losses.total_loss(outputs, other, config.losses)[0])
+    everything = other._replace(**dict.fromkeys(known, valid(1, 2)))
+    seen = losses.total_loss(outputs, everything, config.losses)[1]
+    assert all(float(seen[name]) != float(terms[name]) for name in ("mask", "audible", "semantic"))
 
 
 def test_mask_terms_by_hand():

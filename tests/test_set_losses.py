@@ -36,7 +36,8 @@ def batch_of(*pictures):
     parts = zip(*pictures, *[PADDING] * missing, strict=True)
     masks, semantic, labels = (np.stack(part)[None] for part in parts)
     valid = np.array([[True] * len(pictures) + [False] * missing])
-    return EMPTY._replace(masks=masks, semantic=semantic, source_labels=labels, frame_valid=valid)
+    known = dict.fromkeys(("frame_valid", "mask_known", "text_known", "source_known"), valid)
+    return EMPTY._replace(masks=masks, semantic=semantic, source_labels=labels, **known)
 
 
 LEFT, RIGHT, ALL = slice(0, 8), slice(8, 16), slice(0, 16)

@@ -16,7 +16,7 @@ from ssu_jax.config import Config
 from ssu_jax.config.data import DataConfig
 from ssu_jax.data import audio, execution, records, transforms
 from ssu_jax.tokenizer import PAD, Tokenizer
-from ssu_jax.types import Batch, Clip, SoundObject, UserError
+from ssu_jax.types import KNOWN_FLAGS, Batch, Clip, UserError
 
 MAX_STEPS = 1 << 40  # "endless" for Grain, whose datasets have a length
 ClipIds = Callable[[Sequence[str]], np.ndarray]  # sentences -> int32 [n, 77]
@@ -106,7 +106,7 @@ def clip_to_example(
         scene_label=np.int32(data.classes.index(clip.category) if clip.category in data.classes else -1),
         record=np.int32(record),
         clip_text_ids=clip_ids(captions) if clip_ids else np.zeros((t, 0), np.int32),
-        **_labels(clip.objects, data),
+        **_labels(clip, data, valid),
     )
 
 
@@ -171,7 +171,8 @@ class _EvaluationExample:
         if position < self.count:
             return clip_to_example(_decode(self.source, position), self.data, self.tokenizer, position)
         filler = clip_to_example(_decode(self.source, 0), self.data, self.tokenizer)
-        return filler._replace(frame_valid=np.zeros_like(filler.frame_valid))
+        nothing = np.zeros_like(filler.frame_valid)
+        return filler._replace(frame_valid=nothing, mask_known=nothing, text_known=nothing, source_known=nothing)
 
 
 def _decode(source: records.RecordSource, number: int) -> Clip:
@@ -183,11 +184,13 @@ def _decode(source: records.RecordSource, number: int) -> Clip:
         ) from None
 
 
-def _labels(objects: Sequence[SoundObject], data: DataConfig) -> dict[str, np.ndarray]:
+def _labels(clip: Clip, data: DataConfig, valid: np.ndarray) -> dict[str, np.ndarray]:
     t, size = data.num_frames, data.image_size
     masks, semantic = np.zeros((t, size, size), np.uint8), np.zeros((t, size, size), np.int8)
     sources, audible = np.zeros((2, t, len(data.classes)), np.uint8)
-    for item in objects:
+    masks_known, text_known, source_known = (_padded(getattr(clip, name)[:t], t) & valid for name in KNOWN_FLAGS)
+    semantic[np.flatnonzero(~clip.masks_known[:t])] = -1
+    for item in clip.objects:
         label = _class_number(item.name, data)
         sounding = _padded(item.sounding[:t], t)
         audible[:, label] |= sounding
@@ -196,6 +199,7 @@ def _labels(objects: Sequence[SoundObject], data: DataConfig) -> dict[str, np.nd
         sources[:, label] |= sounding
         if item.masks is None:
             semantic[:] = -1  # it is somewhere in the picture
+            masks_known = masks_known & ~(sounding & source_known)
             continue
         seen = item.masks[:t]
         if seen.shape[1:] != (size, size):
@@ -203,7 +207,15 @@ def _labels(objects: Sequence[SoundObject], data: DataConfig) -> dict[str, np.nd
         seen = _padded(seen, t)
         masks |= seen & sounding[:, None, None]
         semantic[seen & (semantic >= 0)] = label + 1
-    return {"masks": masks, "semantic": semantic, "source_labels": sources, "audible_labels": audible}
+    return {
+        "masks": masks,
+        "semantic": semantic,
+        "source_labels": sources,
+        "audible_labels": audible,
+        "mask_known": masks_known,
+        "text_known": text_known,
+        "source_known": source_known,
+    }
 
 
 def _class_number(name: str, data: DataConfig) -> int:

@@ -2,13 +2,14 @@
 
 A record is a `tf.train.Example`. t frames, o objects, of which s have masks, all in the order of the clip:
 
-    schema          int64 [1]      SCHEMA_VERSION
+    schema          int64 [1]      SCHEMA_VERSION; 1 had no `known` flags and no boxes, and is still read
     id, dataset, major, category   bytes [1] each, UTF-8
     frames          bytes [t]      JPEG, quality 95, no chroma subsampling
     frames/size     int64 [2]      rows, columns
     frames/times_us int64 [t]      microseconds
     frames/valid    int64 [t]      0 or 1
     frames/captions bytes [t]      UTF-8, empty in silence
+    frames/masks_known, frames/captions_known, frames/sources_known   int64 [t] each, 0 or 1
     sound           bytes [1]      16-bit PCM, mono, little-endian
     sound/rate      int64 [1]      Hz
     objects/names   bytes [o]      class names
@@ -16,6 +17,8 @@ A record is a `tf.train.Example`. t frames, o objects, of which s have masks, al
     objects/sounding  int64 [o t]  0 or 1, object by object
     objects/has_masks int64 [o]    0 or 1
     masks           bytes [s t]    pycocotools' compressed run lengths, object by object
+    objects/has_boxes int64 [o]    0 or 1; r objects have boxes
+    boxes           float [r t 4]  left, top, right, bottom as shares of the frame, NaN in a frame without one
 """
 
 import dataclasses
@@ -28,11 +31,11 @@ from PIL import Image
 
 from ssu_jax.data import example, run_lengths, shards
 from ssu_jax.data.shards import RecordSource
-from ssu_jax.types import Clip, SoundObject, UserError
+from ssu_jax.types import KNOWN_FLAGS, Clip, SoundObject, UserError
 
 __all__ = ["RecordSource", "SCHEMA_VERSION", "decode_clip", "decode_labels", "encode_clip", "verify", "write_split"]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 JPEG_QUALITY = 95
 MAX_FRAME_PIXELS = 1 << 24  # what a record claims must fit into memory
 MAX_CLIP_PIXELS = 1 << 30  # of all frames, or of all masks
@@ -43,7 +46,9 @@ _SCHEMA = {
     "frames/captions": (bytes, None), "sound": (bytes, 1), "sound/rate": (int, 1), "objects/names": (bytes, None),
     "objects/on_screen": (int, None), "objects/sounding": (int, None), "objects/has_masks": (int, None),
     "masks": (bytes, None),
+    **{f"frames/{name}": (int, None) for name in KNOWN_FLAGS}, "objects/has_boxes": (int, None), "boxes": (float, None),
 }  # fmt: skip
+_SINCE_2 = (*(f"frames/{name}" for name in KNOWN_FLAGS), "objects/has_boxes", "boxes")
 
 
 def encode_clip(clip: Clip) -> bytes:
@@ -53,6 +58,7 @@ def encode_clip(clip: Clip) -> bytes:
         ("frame_times", len(clip.frame_times)),
         ("valid", len(clip.valid)),
         ("captions", len(clip.captions)),
+        *((name, len(getattr(clip, name))) for name in KNOWN_FLAGS),
     ):
         if found != t:
             raise ValueError(f"clip {clip.id}: {t} frames but {found} {name}")
@@ -64,6 +70,8 @@ def encode_clip(clip: Clip) -> bytes:
     for item in clip.objects:
         if item.sounding.shape != (t,) or (item.masks is not None and item.masks.shape != (t, y, x)):
             raise ValueError(f"clip {clip.id}: masks or flags of {item.name} do not fit {t} frames of {y} x {x}")
+        if item.boxes is not None and item.boxes.shape != (t, 4):
+            raise ValueError(f"clip {clip.id}: boxes of {item.name} do not fit {t} frames, one a frame or NaN")
     return example.pack({
         "schema": [SCHEMA_VERSION],
         "id": [clip.id.encode()],
@@ -82,6 +90,9 @@ def encode_clip(clip: Clip) -> bytes:
         "objects/sounding": [int(flag) for item in clip.objects for flag in item.sounding],
         "objects/has_masks": [int(item.masks is not None) for item in clip.objects],
         "masks": [counts for masks in masked for counts in run_lengths.encode(masks)],
+        **{f"frames/{name}": getattr(clip, name).astype(int).tolist() for name in KNOWN_FLAGS},
+        "objects/has_boxes": [int(item.boxes is not None) for item in clip.objects],
+        "boxes": [float(edge) for item in clip.objects if item.boxes is not None for edge in item.boxes.flat],
     })  # fmt: skip
 
 
@@ -168,8 +179,11 @@ class _Check:
 def _features(record: bytes) -> dict:
     features = example.unpack(record)
     version = next(iter(features.get("schema", ())), None)
-    if version != SCHEMA_VERSION:
-        raise ValueError(f"record schema {version}, this version of ssu_jax reads {SCHEMA_VERSION}")
+    if version == 1:
+        t, o = len(features.get("frames", ())), len(features.get("objects/names", ()))
+        features |= {name: [1] * t for name in _SINCE_2[:3]} | {"objects/has_boxes": [0] * o, "boxes": []}
+    elif version != SCHEMA_VERSION:
+        raise ValueError(f"record schema {version}, this version of ssu_jax reads 1 to {SCHEMA_VERSION}")
     missing = [name for name in _SCHEMA if name not in features]
     if missing:
         raise ValueError(f"the record lacks {', '.join(missing)}")
@@ -185,7 +199,8 @@ def _features(record: bytes) -> dict:
 def _labels(features: dict, with_masks: bool) -> Clip:
     t = len(features["frames"])
     rows, columns = _size(features)
-    lengths = {name: len(features[name]) for name in ("frames/times_us", "frames/valid", "frames/captions")}
+    a_frame = ("times_us", "valid", "captions", *KNOWN_FLAGS)
+    lengths = {name: len(features[f"frames/{name}"]) for name in a_frame}
     if set(lengths.values()) != {t}:
         raise ValueError(f"the record holds {t} frames but {lengths}")
     return Clip(
@@ -200,22 +215,33 @@ def _labels(features: dict, with_masks: bool) -> Clip:
         dataset=features["dataset"][0].decode(),
         major=features["major"][0].decode(),
         category=features["category"][0].decode(),
+        **{name: np.array(features[f"frames/{name}"], bool) for name in KNOWN_FLAGS},
     )
 
 
 def _objects(features: dict, t: int, rows: int, columns: int, with_masks: bool) -> tuple[SoundObject, ...]:
-    names, on_screen, has_masks = (features["objects/" + name] for name in ("names", "on_screen", "has_masks"))
+    names, *flags = (features["objects/" + name] for name in ("names", "on_screen", "has_masks", "has_boxes"))
+    on_screen, has_masks, has_boxes = flags
     sounding = np.array(features["objects/sounding"], bool)
-    if len(on_screen) != len(names) or len(has_masks) != len(names) or len(sounding) != len(names) * t:
+    if any(len(flag) != len(names) for flag in flags) or len(sounding) != len(names) * t:
         raise ValueError("the flags of the objects do not fit their number")
     if len(features["masks"]) != sum(has_masks) * t:
         raise ValueError("the masks do not fit the objects and frames")
+    if len(features["boxes"]) != sum(has_boxes) * t * 4:
+        raise ValueError("the boxes do not fit the objects and frames")
+    boxes = iter(np.array(features["boxes"], np.float32).reshape(-1, t, 4))
     masks = iter(())
     if with_masks and len(features["masks"]):
         masks = iter(run_lengths.decode(features["masks"], rows, columns).reshape(-1, t, rows, columns))
     return tuple(
-        SoundObject(name.decode(), flags, bool(seen), next(masks) if with_masks and has else None)
-        for name, flags, seen, has in zip(names, sounding.reshape(len(names), t), on_screen, has_masks, strict=True)
+        SoundObject(
+            name.decode(),
+            heard,
+            bool(seen),
+            next(masks) if with_masks and masked else None,
+            next(boxes) if boxed else None,
+        )
+        for name, heard, seen, masked, boxed in zip(names, sounding.reshape(len(names), t), *flags, strict=True)
     )
 
 

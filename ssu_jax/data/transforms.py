@@ -13,7 +13,7 @@ from PIL import Image
 
 from ssu_jax.config.data import AugmentConfig
 from ssu_jax.data.captions import mended_captions
-from ssu_jax.types import Clip
+from ssu_jax.types import KNOWN_FLAGS, Clip, SoundObject
 
 CROP_TRIES = 4
 KEPT_SHARE = 0.8  # of an object's pixels: with fewer, what the sentence says might not be seen
@@ -49,20 +49,14 @@ def stretch(clip: Clip, start: int, seconds: int) -> Clip:
         sound=clip.sound[samples],
         valid=clip.valid[part],
         captions=clip.captions[part],
-        objects=tuple(
-            dataclasses.replace(
-                item, sounding=item.sounding[part], masks=None if item.masks is None else item.masks[part]
-            )
-            for item in clip.objects
-        ),
+        objects=tuple(_part_of(item, part) for item in clip.objects),
+        **{name: getattr(clip, name)[part] for name in KNOWN_FLAGS},
     )
 
 
 def mirror(clip: Clip) -> Clip:
     """Left becomes right in the pictures, the masks and the sentences."""
-    objects = tuple(
-        item if item.masks is None else dataclasses.replace(item, masks=item.masks[:, :, ::-1]) for item in clip.objects
-    )
+    objects = tuple(_mirrored(item) for item in clip.objects)
     captions = tuple(
         re.sub(r"\b([Ll]eft|[Rr]ight)\b", lambda word: _MIRRORED[word.group()], text) for text in clip.captions
     )
@@ -75,6 +69,8 @@ def crop(clip: Clip, share: float, top: float, left: float) -> Clip | None:
     An object that is wholly outside leaves the picture: it has no mask, is off screen, and no sentence names it.
     None where the outcome would be unclear: a sounding object partly cut off, a sentence that cannot be mended.
     """
+    if not clip.masks_known.all() and (clip.masks_known.any() or any(clip.captions)):
+        return None  # an object of unknown extent may be cut off that a mask or a sentence tells of
     rows, columns = clip.frames.shape[1:3]
     box = (left * columns, top * rows, (left + share) * columns, (top + share) * rows)
     y, x = _nearest(box[1], box[3], rows), _nearest(box[0], box[2], columns)
@@ -88,6 +84,8 @@ def crop(clip: Clip, share: float, top: float, left: float) -> Clip | None:
                 return None
             else:
                 item = dataclasses.replace(item, masks=masks)
+        if item.boxes is not None:
+            item = dataclasses.replace(item, boxes=_cropped(item.boxes, share, top, left))
         objects.append(item)
     captions = mended_captions(clip, tuple(objects))
     if captions is None:
@@ -133,6 +131,25 @@ def resize_masks(masks: Bool[np.ndarray, "t y1 x1"], rows: int, columns: int) ->
     """Nearest neighbour, so that a mask stays a mask."""
     y, x = _nearest(0, masks.shape[1], masks.shape[1], rows), _nearest(0, masks.shape[2], masks.shape[2], columns)
     return masks[:, y][:, :, x]
+
+
+def _part_of(item: SoundObject, part: slice) -> SoundObject:
+    masks, boxes = (None if values is None else values[part] for values in (item.masks, item.boxes))
+    return dataclasses.replace(item, sounding=item.sounding[part], masks=masks, boxes=boxes)
+
+
+def _mirrored(item: SoundObject) -> SoundObject:
+    masks = None if item.masks is None else item.masks[:, :, ::-1]
+    boxes = None if item.boxes is None else np.stack(
+        [1 - item.boxes[:, 2], item.boxes[:, 1], 1 - item.boxes[:, 0], item.boxes[:, 3]], axis=1)  # fmt: skip
+    return dataclasses.replace(item, masks=masks, boxes=boxes)
+
+
+def _cropped(boxes: np.ndarray, share: float, top: float, left: float) -> np.ndarray:
+    """Boxes as shares of the window; NaN for one that lies outside."""
+    moved = np.clip((boxes - np.float32([left, top, left, top])) / np.float32(share), 0, 1)
+    moved[(moved[:, 2] <= moved[:, 0]) | (moved[:, 3] <= moved[:, 1])] = np.nan
+    return moved
 
 
 def _nearest(low: float, high: float, size: int, wanted: int | None = None) -> np.ndarray:

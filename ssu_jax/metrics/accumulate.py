@@ -27,6 +27,7 @@ class FrameTable:
         record, frame     int64 [f]
         num_sources       int64 [f], sounding objects in the picture
         sources, audible  bool [f, u], classes that sound in the picture, and off screen too
+        source_known      bool [f]: False where the set does not say what sounds; such a frame is not called silent
         has_mask          bool [f]: a source's pixels are known and there are some
         reference         object [f], the sentence
         intersection, predicted_area, reference_area   int64 [f], pixels; absent for a model without masks
@@ -76,7 +77,8 @@ def statistics(columns: Mapping[str, np.ndarray]) -> Float64[np.ndarray, "frames
             [(columns["hypothesis"][i], columns["reference"][i]) for i in is_scored]
         )
         says_nothing &= [not sentence.strip() for sentence in columns["hypothesis"]]
-    rows["silent_frames"], rows["offscreen_frames"] = ~audible, audible & (num_sources == 0)
+    rows["silent_frames"] = ~audible & columns["source_known"]
+    rows["offscreen_frames"] = audible & (num_sources == 0) & columns["source_known"]
     rows["silent_right"] = rows["silent_frames"] & says_nothing
     rows["offscreen_right"] = rows["offscreen_frames"] & says_nothing
     return np.column_stack([*(rows[name] for name in _COUNTED), text]).astype(np.float64)

@@ -36,6 +36,9 @@ def example_batch(config: Config, batch_size: int = 1) -> Batch:
         scene_label=jnp.zeros((b,), jnp.int32),
         record=jnp.zeros((b,), jnp.int32),
         clip_text_ids=jnp.zeros((b, t, 0), jnp.int32),
+        mask_known=jnp.ones((b, t), bool),
+        text_known=jnp.ones((b, t), bool),
+        source_known=jnp.ones((b, t), bool),
     )
 
 

@@ -63,6 +63,7 @@ def test_shapes_and_types(config, tokenizer):
         "masks": ("uint8", (4, 3, 32, 32)), "text_ids": ("int32", (4, 3, 28)), "source_labels": ("uint8", (4, 3, 3)),
         "audible_labels": ("uint8", (4, 3, 3)), "semantic": ("int8", (4, 3, 32, 32)), "scene_label": ("int32", (4,)),
         "record": ("int32", (4,)), "clip_text_ids": ("int32", (4, 3, 0)),
+        "mask_known": ("bool", (4, 3)), "text_known": ("bool", (4, 3)), "source_known": ("bool", (4, 3)),
     }  # fmt: skip
     assert {name: (value.dtype.name, value.shape) for name, value in batch._asdict().items()} == wanted
 
@@ -125,6 +126,32 @@ def test_an_example_by_hand(config, tokenizer):
     assert example.record == 7
     np.testing.assert_array_equal(example.log_mel[:3], audio.second_patches(clip.sound / 32768, 16000, 3, 0.01))
     np.testing.assert_allclose(example.log_mel[3:], np.log(0.01), rtol=1e-6)
+
+
+def test_what_is_not_annotated_is_marked_unknown(config, tokenizer):
+    """AVSBench S4: a mask in the first frame alone; VGGSound: a class, and nothing else."""
+    bell = small_clip(0, size=32).objects[0]
+    first = np.arange(3) == 0
+    clip = dataclasses.replace(
+        small_clip(0, size=32), objects=(dataclasses.replace(bell, sounding=np.ones(3, bool)),), masks_known=first
+    )
+    example = pipeline.clip_to_example(clip, config.data, tokenizer)
+    assert example.mask_known.tolist() == [True, False, False]
+    assert (example.semantic[1:] == -1).all()
+    assert (example.semantic[0] >= 0).all()
+    assert example.text_known.all()
+    assert example.source_known.all()
+    nothing = np.zeros(3, bool)
+    unseen = dataclasses.replace(bell, masks=None, sounding=nothing)
+    clip = dataclasses.replace(
+        clip, objects=(unseen,), captions_known=nothing, sources_known=nothing, masks_known=nothing
+    )
+    example = pipeline.clip_to_example(clip, config.data, tokenizer)
+    assert not (example.mask_known | example.text_known | example.source_known).any()
+    assert example.scene_label == 0
+    # A source in view whose pixels nobody drew: the masks of the seconds in which it sounds are not known.
+    clip = dataclasses.replace(small_clip(0, size=32), objects=(dataclasses.replace(bell, masks=None),))
+    assert pipeline.clip_to_example(clip, config.data, tokenizer).mask_known.tolist() == [False, True, True]
 
 
 def test_training_sees_a_stretch_of_each_clip(config, tokenizer, tmp_path):

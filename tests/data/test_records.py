@@ -102,7 +102,8 @@ def test_clips_that_do_not_fit_together_are_refused(change):
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("schema", [2]), ("schema", []), ("frames", [b"no picture"] * 2), ("frames/size", [1 << 20, 1 << 20]),
+        ("frames/masks_known", [1]), ("objects/has_boxes", [1]), ("boxes", [0.5]),
+        ("schema", [3]), ("schema", []), ("frames", [b"no picture"] * 2), ("frames/size", [1 << 20, 1 << 20]),
         ("frames/size", [9, 9]), ("frames/valid", [1]), ("objects/sounding", [1]), ("objects/has_masks", [1, 1, 1]),
         ("masks", [b"1"]), ("objects/on_screen", []), ("frames/captions", [b"\xff", b""]), ("id", []),
         ("id", [5]), ("sound", [b"a"]), ("sound/rate", [0]), ("masks", [b"\xff" * 9] * 4), ("masks", [b""] * 4),
@@ -114,6 +115,34 @@ def test_records_that_are_no_clip_are_refused(name, value):
     with pytest.raises(ValueError) as caught:
         records.decode_clip(record)
     assert len(str(caught.value)) < 300
+
+
+def test_records_of_the_first_schema_are_read_as_wholly_annotated():
+    features = dict(example.unpack(records.encode_clip(tiny_clip())))
+    for name in ("frames/masks_known", "frames/captions_known", "frames/sources_known", "objects/has_boxes", "boxes"):
+        del features[name]
+    old = records.decode_clip(example.pack({**{key: list(value) for key, value in features.items()}, "schema": [1]}))
+    new = records.decode_clip(records.encode_clip(tiny_clip()))
+    assert old.masks_known.all()
+    assert old.captions_known.all()
+    assert old.sources_known.all()
+    np.testing.assert_array_equal(old.sounding_masks, new.sounding_masks)
+    assert [item.boxes for item in old.objects] == [None] * 3
+
+
+def test_boxes_and_what_is_known_survive_the_record():
+    clip = tiny_clip()
+    boxes = np.array([[0.25, 0.5, 0.75, 1.0], [np.nan] * 4], np.float32)
+    boxed = dataclasses.replace(clip.objects[0], masks=None, boxes=boxes)
+    flags = np.array([True, False])
+    clip = dataclasses.replace(
+        clip, objects=(*clip.objects[1:], boxed), masks_known=flags, captions_known=~flags, sources_known=flags
+    )
+    again = records.decode_labels(records.encode_clip(clip), with_masks=True)
+    np.testing.assert_array_equal(again.objects[2].boxes, boxes)
+    assert [item.boxes is None for item in again.objects] == [True, True, False]
+    np.testing.assert_array_equal(again.objects[0].masks, clip.objects[0].masks)
+    assert (again.masks_known.tolist(), again.captions_known.tolist()) == ([True, False], [False, True])
 
 
 def test_files_are_the_same_bytes_and_hold_record_i_in_shard_i_mod_k(tmp_path):

@@ -18,6 +18,7 @@ def _clip(kinds: str, hypotheses=None, **changes) -> dict[str, np.ndarray]:
         "sources": sources,
         "audible": audible,
         "num_sources": sources.sum(1),
+        "source_known": np.ones(len(kinds), bool),
         "has_mask": area > 0,
         "reference": references,
         "intersection": area,

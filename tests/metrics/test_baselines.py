@@ -24,6 +24,7 @@ def _clip(sounding: str, number: int) -> dict[str, np.ndarray]:
         "visible": np.ones((len(sounding), 2), bool),
         "num_sources": sources.sum(1),
         "mask_known": np.ones(len(sounding), bool),
+        "source_known": np.ones(len(sounding), bool),
         "has_mask": area > 0,
         "reference": np.array([sentences[letter] for letter in sounding], object),
         "grid_mask": baselines.pack(masks),

@@ -97,7 +97,7 @@ class SSUFormer(nn.Module):
         region = None
         if self.uses_mcm:
             predicted = jax.nn.sigmoid(outputs.mask_logits)
-            masks = self._masks_for_mcm(predicted, batch.masks, mask_mix)
+            masks = self._masks_for_mcm(predicted, batch, mask_mix)
             region = self.region(batch.frames, fused, masks, predicted.reshape(masks.shape))
         context = self.context(fused, region, batch.frame_valid)
         return self._with_words(outputs, batch, context, region, train)
@@ -169,12 +169,11 @@ class SSUFormer(nn.Module):
         """Logits of the next word of every frame, and the new state."""
         return self.text_decoder.step(ids, context, state, position)
 
-    def _masks_for_mcm(
-        self, predicted: Float[Array, "b t y x"], true_masks: Any, mask_mix: Any
-    ) -> Float[Array, "f y x"]:
+    def _masks_for_mcm(self, predicted: Float[Array, "b t y x"], batch: Batch, mask_mix: Any) -> Float[Array, "f y x"]:
         if self.has_rng("mask"):
             use_true = jax.random.uniform(self.make_rng("mask"), (predicted.shape[0], 1, 1, 1)) < mask_mix
-            predicted = jnp.where(use_true, true_masks.astype(jnp.float32), predicted)
+            use_true &= batch.mask_known[..., None, None]
+            predicted = jnp.where(use_true, batch.masks.astype(jnp.float32), predicted)
         return predicted.reshape(-1, *predicted.shape[2:])
 
     def _with_words(
@@ -184,7 +183,7 @@ class SSUFormer(nn.Module):
         ids = batch.text_ids.reshape(b * t, length)
         inputs = ids[:, :-1]
         # Positions whose target is padding take no expert capacity.
-        mask = (ids[:, 1:] != PAD) & batch.frame_valid.reshape(-1, 1)
+        mask = (ids[:, 1:] != PAD) & batch.text_known.reshape(-1, 1)
         words = self.text_decoder(inputs, context, mask, train)
         outputs = outputs._replace(
             text_logits=words.logits.reshape(b, t, *words.logits.shape[1:]),
