@@ -80,12 +80,12 @@ def text_strip(
 ) -> UInt8[np.ndarray, "height width 3"]:
     """A dark strip with the text centred and wrapped; the type shrinks until all of it fits."""
     strip = Image.new("RGB", (width, height), BACKGROUND_COLOUR)
-    text = " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+    text = printable(text)
     if not text:
         return np.array(strip)
     for size in range(font_size, 7, -1):
-        font = _font(size)
-        lines = _wrap(text, font, width - size)
+        type_face = font(size)
+        lines = _wrap(text, type_face, width - size)
         line_height = round(size * 1.3)
         if len(lines) * line_height <= height:
             break
@@ -93,8 +93,19 @@ def text_strip(
     draw = ImageDraw.Draw(strip)
     top = (height - len(lines) * line_height) / 2
     for number, line in enumerate(lines):
-        draw.text((width / 2, top + (number + 0.5) * line_height), line, colour, font, anchor="mm")
+        draw.text((width / 2, top + (number + 0.5) * line_height), line, colour, type_face, anchor="mm")
     return np.array(strip)
+
+
+def printable(text: str) -> str:
+    """One line, what cannot be printed left out."""
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+
+
+@functools.lru_cache(maxsize=64)
+def font(size: int) -> ImageFont.FreeTypeFont:
+    """Pillow's own type, pixels high."""
+    return ImageFont.load_default(size=size)
 
 
 def level_meter(level_db: float, width: int, height: int) -> UInt8[np.ndarray, "height width 3"]:
@@ -173,20 +184,15 @@ def _touches_border(box, shape) -> tuple[bool, bool, bool, bool]:
     return rows.start == 0, rows.stop >= shape[0], columns.start == 0, columns.stop >= shape[1]
 
 
-def _wrap(text: str, font, width: int) -> list[str]:
+def _wrap(text: str, type_face, width: int) -> list[str]:
     lines = [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()
-        if lines[-1] and font.getlength(longer) > width:
+        if lines[-1] and type_face.getlength(longer) > width:
             lines.append(word)
         else:
             lines[-1] = longer
     return lines
-
-
-@functools.lru_cache(maxsize=64)
-def _font(size: int):
-    return ImageFont.load_default(size=size)
 
 
 @functools.lru_cache(maxsize=8)
@@ -204,5 +210,5 @@ def _meter_ends(width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
             position = round(width * (1 - tick / METER_LOW_DB))
             draw.line([(position, 0), (position, height)], ink)
             if height >= 12:
-                draw.text((position + 3, height / 2), f"{tick} dB", ink, _font(min(height - 2, 20)), anchor="lm")
+                draw.text((position + 3, height / 2), f"{tick} dB", ink, font(min(height - 2, 20)), anchor="lm")
     return np.array(images[0]), np.array(images[1])

@@ -1,7 +1,4 @@
-"""Pictures of expert layers: which experts serve what, and their load in the course of training.
-
-Drawn by matplotlib, which is loaded when the first picture is: no window, no state between pictures.
-"""
+"""Pictures of expert layers: which experts serve what, and their load in the course of training."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,9 +6,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
+from ssu_jax.visualization import plots
+
 FEW_WORDS = 5.0  # expected words of a cell below which its lift tells nothing (the chi-squared test's rule)
 MOST_LIFT = 3.0  # colours end at 8 times and an eighth of the even share
-_DPI = 100
 _COLOURS = "RdBu_r"
 _LEVEL_COLOURS = ("#4c72b0", "#dd8452", "#55a868", "#937860")
 _TOLD_CELLS = 16  # experts up to which every cell has its number
@@ -35,7 +33,7 @@ def expert_use(
     few = np.array(words, float)[:, None] * load[None] < FEW_WORDS
     heights = [1.1, *(0.3 * len(numbers) + 0.1 for numbers in rows.values()), 1.9]
     cell = 0.62 if len(load) <= _TOLD_CELLS else 0.17 if len(load) <= 96 else 0.09
-    figure = _figure(max(7.5, 3.4 + cell * len(load)), sum(heights) + 0.45 * len(heights) + 0.6)
+    figure = plots.figure(max(7.5, 3.4 + cell * len(load)), sum(heights) + 0.45 * len(heights) + 0.6)
     axes = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
     figure.suptitle(title, fontsize=11)
     _draw_load(axes[0], load)
@@ -49,14 +47,14 @@ def expert_use(
     axes[-1].set_xlabel("expert")
     axes[-1].set_xticks(range(0, len(load), max(1, len(load) // 32)))
     axes[-1].set_xlim(-0.5, len(load) - 0.5)
-    return _pixels(figure)
+    return plots.pixels(figure)
 
 
 def load_over_time(steps: Sequence[int], load: np.ndarray) -> UInt8[np.ndarray, "y x 3"]:
     """Load of every expert [steps, l, e] over the logged steps: a strip a layer, a row an expert, red where busy."""
     num_layers, num_experts = load.shape[1:]
     height = min(max(0.22 * num_experts, 0.9), 4.0)
-    figure = _figure(8.0, (height + 0.5) * num_layers + 0.6)
+    figure = plots.figure(8.0, (height + 0.5) * num_layers + 0.6)
     axes = figure.subplots(num_layers, 1, sharex=True, squeeze=False)[:, 0]
     edges = [steps[0] - 1, *steps] if len(steps) > 1 else [0, steps[0]]
     lift = _colour_of(load * num_experts)
@@ -70,7 +68,7 @@ def load_over_time(steps: Sequence[int], load: np.ndarray) -> UInt8[np.ndarray, 
         axis.set_title(f"block {layer}: share of the words over the even share", fontsize=9)
     axes[-1].set_xlabel("step")
     _scale(figure, drawn, list(axes), "times its share")
-    return _pixels(figure)
+    return plots.pixels(figure)
 
 
 def _draw_load(axis: Any, load: np.ndarray) -> None:
@@ -113,12 +111,6 @@ def _draw_levels(axis: Any, levels: dict[str, Sequence[float | None]]) -> None:
     axis.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
 
 
-def _figure(width: float, height: float) -> Any:
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
-
-
 def _scale(figure: Any, drawn: Any, axes: list, label: str) -> None:
     """A colour bar in times, not in logarithms."""
     bar = figure.colorbar(drawn, ax=axes, label=label, aspect=30, pad=0.02)
@@ -126,11 +118,3 @@ def _scale(figure: Any, drawn: Any, axes: list, label: str) -> None:
     bar.set_ticks(ticks, labels=[f"{2**tick:g}" if tick >= 0 else f"1/{2**-tick:g}" for tick in ticks])
     bar.ax.tick_params(labelsize=8)
     bar.set_label(label, fontsize=8)
-
-
-def _pixels(figure: Any) -> UInt8[np.ndarray, "y x 3"]:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
