@@ -133,6 +133,11 @@ def sha256_of(path: str | os.PathLike) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def sha256_of_bytes(content: bytes | memoryview) -> str:
+    """Hexadecimal sha256 of bytes."""
+    return hashlib.sha256(content).hexdigest()
+
+
 def crc32c_of(content: bytes) -> int:
     """CRC-32C (Castagnoli) of bytes, 0 to 2**32 - 1."""
     return google_crc32c.value(content)

@@ -30,7 +30,7 @@ import numpy as np
 from PIL import Image
 
 from ssu_jax.data import example, run_lengths, shards
-from ssu_jax.data.shards import RecordSource
+from ssu_jax.data.source import RecordSource
 from ssu_jax.types import KNOWN_FLAGS, Clip, SoundObject, UserError
 
 __all__ = ["RecordSource", "SCHEMA_VERSION", "decode_clip", "decode_labels", "encode_clip", "verify", "write_split"]
@@ -123,6 +123,7 @@ def write_split(
     *,
     classes: Sequence[str],
     source: dict,
+    file_format: str = "tfrecord",
     overwrite: bool = False,
 ) -> dict:
     """Writes clips, or records already encoded (by a pool, say), as a split; returns its manifest.
@@ -131,8 +132,15 @@ def write_split(
     Raises UserError as `shards.write_shards`.
     """
     records = (clip if isinstance(clip, bytes) else encode_clip(clip) for clip in clips)
-    facts = {"schema_version": SCHEMA_VERSION, "classes": list(classes), "source": source}
-    return shards.write_shards(directory, split, records, num_shards, facts=facts, overwrite=overwrite)
+    return shards.write_shards(
+        directory, split, records, num_shards,
+        facts=facts_of(classes, source), file_format=file_format, overwrite=overwrite,
+    )  # fmt: skip
+
+
+def facts_of(classes: Sequence[str], source: dict) -> dict:
+    """What the manifest of a split says beside its shards."""
+    return {"schema_version": SCHEMA_VERSION, "classes": list(classes), "source": source}
 
 
 def verify(directory: str | os.PathLike, progress: Callable[[str], None] = lambda line: None) -> list[str]:

@@ -1,33 +1,54 @@
-"""A split on disk: shards, an index beside each, and a manifest that is written last.
+"""A split on disk: shards, and a manifest that is written last.
 
     DIR/<split>-00000-of-00008.tfrecord   DIR/<split>-00000-of-00008.index   DIR/<split>.manifest.json
+    DIR/<split>-00000-of-00008.array_record                                  likewise, without an index
 
-Record i of a split is row i // K of shard i % K. Splits share DIR. A split without its manifest is not there.
-The manifest holds counts, sizes and sha256 of every file, schema version, class names, what made the
-records, and a digest of itself; so the digest names the data set.
+Records are numbered row by row over the shards: the first of each, the second of each, and so on. With K shards
+equally full, record i is row i // K of shard i % K. Splits share DIR. A split without its manifest is not there. The
+manifest holds counts, sizes and sha256 of every file, schema version, class names, what made the records, and a
+digest of itself; so the digest names the data set. DIR is a folder or a URL (storage.py).
 """
 
 import contextlib
 import hashlib
 import json
 import os
-import pathlib
 import re
-import shutil
-import threading
-import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
 from ssu_jax import files
-from ssu_jax.data import tfrecord
+from ssu_jax.data import array_record, storage, tfrecord
 from ssu_jax.types import UserError
 
 FORMAT = "ssu_jax records"
+FILE_FORMATS = {"tfrecord": tfrecord, "array_record": array_record}
 DAMAGED = 78  # exit code: data budget or manifest
 MAX_SHARDS = 99999
-_SHARD = r"-\d{5}-of-\d{5}\.(?:tfrecord|index)"
+MAX_STREAMED = 512  # shards written at once: each is an open file
+_SHARD = r"-\d{5}-of-\d{5}\.(?:tfrecord|index|array_record)"
+
+
+class Numbering:
+    """Record number <-> (shard, row), for shards of any fullness."""
+
+    def __init__(self, counts: Sequence[int]):
+        """counts: records of each shard."""
+        self._counts = np.array(counts, np.int64)
+        # Number of the first record of each row: the row before holds one record of every shard that is longer.
+        shorter = np.sort(self._counts)
+        longer = len(shorter) - np.searchsorted(shorter, np.arange(shorter[-1] if len(shorter) else 0), side="right")
+        self._starts = np.concatenate([[0], np.cumsum(longer)])
+
+    def place(self, number: int) -> tuple[int, int]:
+        """(shard, row) of a record."""
+        row = int(np.searchsorted(self._starts, number, side="right")) - 1
+        return int(np.flatnonzero(self._counts > row)[number - self._starts[row]]), row
+
+    def number(self, shard: int, row: int) -> int:
+        """The inverse of `place`."""
+        return int(self._starts[row] + np.count_nonzero(self._counts[:shard] > row))
 
 
 def write_shards(
@@ -37,284 +58,215 @@ def write_shards(
     num_shards: int,
     *,
     facts: dict,
+    file_format: str = "tfrecord",
     overwrite: bool = False,
 ) -> dict:
-    """Writes a split and returns its manifest; `facts` are further entries of it.
+    """Writes a split from a stream of records and returns its manifest; `facts` are further entries of it.
 
     Files grow in a hidden folder and take their names when all are whole, the manifest last, so an interrupted
     write leaves nothing under a final name. Raises UserError if the split exists and `overwrite` is not set.
     """
-    directory = pathlib.Path(directory)
-    if not 1 <= num_shards <= MAX_SHARDS:
-        raise UserError(f"number of shards must be 1 to {MAX_SHARDS}, got {num_shards}")
-    _check_split_name(split)
-    old = _files_of(directory, split)
-    if old and not overwrite:
-        raise UserError(
-            f"{directory} already holds the split {split!r} ({old[0].name}): overwrite it or write elsewhere"
-        )
-    growing, is_new = directory / f".{split}.partial", not directory.exists()
+    if not 1 <= num_shards <= MAX_STREAMED:
+        raise UserError(f"number of shards must be 1 to {MAX_STREAMED}, got {num_shards}")
+    folder = begin(directory, split, overwrite)
+    growing = growing_folder(folder, split)
+    is_new = not storage.is_remote(directory) and not os.path.exists(directory)
     with files.writing(directory):
-        shutil.rmtree(growing, ignore_errors=True)  # what a killed writer left
-        growing.mkdir(parents=True)
+        growing.remove()  # what a killed writer left
         try:
-            shards = _write_files(growing, split, records, num_shards)
-            manifest = _sealed({"format": FORMAT, "split": split, "num_records": sum(s["num_records"] for s in shards),
-                                "shards": shards, **facts})  # fmt: skip
-            _replace(directory, split, old, sorted(growing.iterdir()))
+            written = _write_all(growing, split, records, num_shards, file_format)
+            return seal(folder, split, written, facts)
         finally:
-            shutil.rmtree(growing, ignore_errors=True)
-            if is_new and not any(directory.iterdir()):
-                directory.rmdir()
-    files.atomic_write(_manifest_path(directory, split), json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
-    return manifest
+            growing.remove()
+            if is_new and os.path.isdir(directory) and not os.listdir(directory):
+                os.rmdir(directory)
 
 
-class RecordSource:
-    """Random access to the records of a split: `len`, `[i] -> bytes`. Checksums are compared on every read.
+def begin(directory: str | os.PathLike, split: str, overwrite: bool) -> storage.Folder:
+    """The folder in which a split is to be written. Raises UserError if it is there and `overwrite` is not set."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", split):
+        raise UserError(f"a split's name is letters, digits, - and _, got {ascii(split)[:80]}")
+    folder = storage.folder(directory)
+    old = _names_of(folder, split)
+    if old and not overwrite:
+        raise UserError(f"{directory} already holds the split {split!r} ({old[0]}): overwrite it or write elsewhere")
+    return folder
 
-    Files are opened when first read and by each process for itself, so the source can be pickled to reader
-    processes. Raises UserError (exit code 2) if the split is not there, (78) if its files are damaged.
+
+def growing_folder(folder: storage.Folder, split: str) -> storage.Folder:
+    """Where the files of a split wait until all are whole."""
+    return folder.child(f".{split}.partial")
+
+
+def write_shard(growing: storage.Folder, name: str, records: Iterable[bytes]) -> dict:
+    """Writes one shard of that name into the growing folder; returns what the manifest is to say of it."""
+    with growing.scratch() as place:
+        writer = _format_of(name).Writer(place / name)
+        try:
+            for record in records:
+                writer.write(record)
+            paths, facts = writer.finish()
+        finally:
+            writer.close()
+        for path in paths:
+            growing.put(path)
+    return facts
+
+
+def seal(folder: storage.Folder, split: str, written: Sequence[dict], facts: dict) -> dict:
+    """Moves the files of a growing split to their names, old ones of the split giving way, and writes the manifest.
+
+    written: of every shard what `write_shard` returned, in order.
     """
-
-    def __init__(self, directory: str | os.PathLike, split: str, verify_shards: bool = False):
-        """`verify_shards` compares the sha256 of every file with the manifest at once."""
-        self.directory, self.split = pathlib.Path(directory), split
-        self.manifest = read_manifest(directory, split)
-        self.digest: str = self.manifest["digest"]
-        self._num_shards = len(self.manifest["shards"])
-        self._begin()
-        if verify_shards:
-            for shard in self.manifest["shards"]:
-                for name, digest in (
-                    (shard["name"], shard["sha256"]),
-                    (index_name(shard["name"]), shard["index_sha256"]),
-                ):
-                    path = self.directory / name
-                    if not path.is_file() or files.sha256_of(path) != digest:
-                        raise _damaged(path, "its sha256 is not the manifest's")
-
-    def __len__(self) -> int:
-        return self.manifest["num_records"]
-
-    def __getitem__(self, number: int) -> bytes:
-        if not 0 <= number < len(self):
-            raise IndexError(f"record {number} of {len(self)}")
-        row, shard = divmod(int(number), self._num_shards)
-        descriptor, entries = self._shard(shard)
-        try:
-            return tfrecord.read_record(descriptor, entries, row)
-        except tfrecord.Damage as damage:
-            raise _damaged(
-                self._path(shard), f"record {number} (row {row}) at byte {damage.byte}: {damage.reason}"
-            ) from None
-
-    def __repr__(self) -> str:
-        return f"RecordSource({self.split}, {len(self)} records, {self.digest})"
-
-    def __getstate__(self) -> dict:
-        return {name: value for name, value in self.__dict__.items() if name not in ("_open_shards", "_lock")}
-
-    def __setstate__(self, state: dict) -> None:
-        self.__dict__.update(state)
-        self._begin()
-
-    def _begin(self) -> None:
-        """No file is open yet in this process."""
-        self._open_shards, self._lock = {}, threading.Lock()
-        weakref.finalize(self, _close_all, self._open_shards)
-
-    def _path(self, shard: int) -> pathlib.Path:
-        return self.directory / self.manifest["shards"][shard]["name"]
-
-    def _shard(self, shard: int) -> tuple[int, np.ndarray]:
-        with self._lock:
-            if shard not in self._open_shards:
-                self._open_shards[shard] = self._open(shard)
-            return self._open_shards[shard]
-
-    def _open(self, shard: int) -> tuple[int, np.ndarray]:
-        path, facts = self._path(shard), self.manifest["shards"][shard]
-        try:
-            entries = tfrecord.read_index(index_name(path))
-        except tfrecord.Damage as damage:
-            raise _damaged(index_name(path), str(damage)) from None
-        if len(entries) != facts["num_records"]:
-            raise _damaged(index_name(path), f"it lists {len(entries)} records, the manifest {facts['num_records']}")
-        try:
-            descriptor = os.open(path, os.O_RDONLY)
-        except OSError as error:
-            raise _damaged(path, f"cannot be read ({error.strerror})") from None
-        size = os.fstat(descriptor).st_size
-        if size != tfrecord.shard_bytes(entries):
-            os.close(descriptor)
-            raise _damaged(path, f"it has {size} bytes, its index says {tfrecord.shard_bytes(entries)}")
-        return descriptor, entries
-
-
-def _close_all(open_shards: dict) -> None:
-    for descriptor, _ in open_shards.values():
-        os.close(descriptor)
+    manifest = _sealed({"format": FORMAT, "split": split, "num_records": sum(s["num_records"] for s in written),
+                        "shards": list(written), **facts})  # fmt: skip
+    growing = growing_folder(folder, split)
+    names = [name for shard in written for name in _files_of(shard)]
+    # Without a manifest meanwhile, so that no one takes a mixture for a split.
+    folder.delete(manifest_name(split))
+    for name in _names_of(folder, split):
+        folder.delete(name)
+    moved = []
+    try:
+        for name in names:
+            moved.append(name)
+            folder.take(name, growing)
+        folder.write(manifest_name(split), (json.dumps(manifest, indent=1, ensure_ascii=False) + "\n").encode())
+    except BaseException:
+        for name in moved:
+            folder.delete(name)
+        raise
+    return manifest
 
 
 def read_manifest(directory: str | os.PathLike, split: str) -> dict:
     """The manifest of a split. Raises UserError: 2 if it is not there, 78 if it is damaged."""
-    path = _manifest_path(pathlib.Path(directory), split)
-    known = splits_of(directory)
+    folder, known = storage.folder(directory), splits_of(directory)
     if split not in known:
         found = f"it holds {', '.join(known)}" if known else "it holds no records"
         raise UserError(f"no split {split!r} in {directory}: {found}; make records with `ssu prepare`")
     try:
-        manifest = json.loads(path.read_bytes())
+        manifest = json.loads(folder.read(manifest_name(split)))
         sound = manifest["format"] == FORMAT and _sealed(manifest)["digest"] == manifest["digest"]
-        sound = sound and manifest["split"] == split and [s["name"] for s in manifest["shards"]] == [
-            shard_name(split, i, len(manifest["shards"])) for i in range(len(manifest["shards"]))
-        ]  # fmt: skip
+        count = len(manifest["shards"])
+        sound = sound and manifest["split"] == split and all(
+            shard["name"] in {shard_name(split, number, count, kind) for kind in FILE_FORMATS}
+            for number, shard in enumerate(manifest["shards"])
+        )  # fmt: skip
     except (ValueError, KeyError, TypeError, OSError):
         sound = False
     if not sound:
-        raise _damaged(path, "the manifest is not the one that was written")
+        raise damaged(folder.path(manifest_name(split)), "the manifest is not the one that was written")
     return manifest
 
 
 def splits_of(directory: str | os.PathLike) -> list[str]:
     """Names of the splits in a directory. Raises UserError if there is no such directory."""
-    directory = pathlib.Path(directory)
-    if not directory.is_dir():
-        raise UserError(f"no directory {directory}: make records with `ssu prepare`, or name another one")
-    return sorted(path.name.removesuffix(".manifest.json") for path in directory.glob("[!.]*.manifest.json"))
+    names = (name for name in _names(directory) if name.endswith(manifest_name("")))
+    return sorted(name.removesuffix(manifest_name("")) for name in names)
 
 
 def faults_of(directory: str | os.PathLike, manifest: dict, fault_in: Callable[[bytes], str]) -> list[str]:
     """One line for each fault of a split: files, checksums, counts, and what `fault_in` says of a record."""
-    directory, split = pathlib.Path(directory), manifest["split"]
+    folder, split = storage.folder(directory), manifest["split"]
     shards = manifest["shards"]
-    wanted = {name for shard in shards for name in (shard["name"], index_name(shard["name"]))}
-    present = (path for path in _files_of(directory, split) if path.suffix != ".json")
-    faults = [f"{path}: the manifest does not name it" for path in present if path.name not in wanted]
+    wanted = {manifest_name(split)} | {name for shard in shards for name in _files_of(shard)}
+    faults = [f"{folder.path(name)}: the manifest does not name it" for name in _names_of(folder, split)
+              if name not in wanted]  # fmt: skip
     if manifest["num_records"] != sum(shard["num_records"] for shard in shards):
-        faults.append(f"{_manifest_path(directory, split)}: the counts of the shards do not add up")
+        faults.append(f"{folder.path(manifest_name(split))}: the counts of the shards do not add up")
+    numbering = Numbering([shard["num_records"] for shard in shards])
     for number, shard in enumerate(shards):
-        faults += _faults_of_shard(directory / shard["name"], shard, fault_in, number, len(shards))
+        for row, record in _format_of(shard["name"]).faults_of(folder, shard):
+            if row is None:
+                faults.append(str(record))
+                continue
+            reason = told(record) if isinstance(record, tfrecord.Damage) else fault_in(record)
+            if reason:
+                known = f"record {numbering.number(number, row)} " if row < shard["num_records"] else ""
+                faults.append(f"{folder.path(shard['name'])}: {known}(row {row}) {reason}")
     return faults
 
 
-def strays_of(directory: str | os.PathLike) -> list[pathlib.Path]:
-    """Shards and indices whose split has no manifest: no one will read them."""
-    known = splits_of(directory)
-    named = ((path, re.fullmatch(rf"(.+){_SHARD}", path.name)) for path in sorted(pathlib.Path(directory).iterdir()))
-    return [path for path, match in named if match and match[1] not in known]
+def strays_of(directory: str | os.PathLike) -> list[str]:
+    """Paths of shards and indices whose split has no manifest: no one will read them."""
+    known, folder = splits_of(directory), storage.folder(directory)
+    named = ((name, re.fullmatch(rf"(.+){_SHARD}", name)) for name in _names(directory))
+    return [folder.path(name) for name, match in named if match and match[1] not in known]
 
 
-def shard_name(split: str, shard: int, num_shards: int) -> str:
+def open_shard(folder: storage.Folder, facts: dict):
+    """A reader of one shard: `len`, `read(row)`. Raises Damage."""
+    return _format_of(facts["name"]).Reader(folder, facts)
+
+
+def shard_name(split: str, shard: int, num_shards: int, file_format: str = "tfrecord") -> str:
     """Name of a shard, as tf.data and Beam name theirs."""
-    return f"{split}-{shard:05d}-of-{num_shards:05d}.tfrecord"
+    return f"{split}-{shard:05d}-of-{num_shards:05d}{FILE_FORMATS[file_format].SUFFIX}"
 
 
-def index_name(name):
-    """Name or path of the index beside a shard."""
-    return name.with_suffix(".index") if isinstance(name, pathlib.Path) else name.removesuffix(".tfrecord") + ".index"
+def manifest_name(split: str) -> str:
+    """Name of the manifest of a split."""
+    return f"{split}.manifest.json"
 
 
-def _faults_of_shard(
-    path: pathlib.Path, facts: dict, fault_in: Callable[[bytes], str], shard: int, num_shards: int
-) -> list[str]:
-    index, faults = index_name(path), []
-    for file, digest in ((path, facts["sha256"]), (index, facts["index_sha256"])):
-        if not file.is_file():
-            faults.append(f"{file}: missing")
-        elif files.sha256_of(file) != digest:
-            faults.append(f"{file}: its sha256 is not the manifest's")
-    if not path.is_file():
-        return faults
-    try:
-        entries = tfrecord.read_index(index)
-        if len(entries) != facts["num_records"]:
-            faults.append(f"{index}: it lists {len(entries)} records, the manifest {facts['num_records']}")
-        if path.stat().st_size != tfrecord.shard_bytes(entries):
-            faults.append(f"{path}: it has {path.stat().st_size} bytes, its index says {tfrecord.shard_bytes(entries)}")
-    except tfrecord.Damage as damage:
-        if index.is_file():
-            faults.append(f"{index}: {damage}")
-        entries = None
-    for row, record in _records_or_damage(path, entries):
-        reason = f"at byte {record.byte}: {record.reason}" if isinstance(record, tfrecord.Damage) else fault_in(record)
-        if reason:
-            faults.append(f"{path}: record {shard + row * num_shards} (row {row}) {reason}")
-    return faults
+def damaged(path: str, reason: str) -> UserError:
+    """The error of a file that is not as it was written."""
+    remedy = "restore the file or make the records anew (`ssu data verify` lists all faults)"
+    return UserError(f"{path}: {reason}; {remedy}", exit_code=DAMAGED)
 
 
-def _records_or_damage(path: pathlib.Path, entries: np.ndarray | None) -> Iterator[tuple[int, bytes | tfrecord.Damage]]:
-    """(row, record or what is wrong with it); without an index the framing leads, up to the first fault."""
-    if entries is None:
-        row = 0
-        try:
-            for row, record in enumerate(tfrecord.scan(path)):
-                yield row, record
-        except tfrecord.Damage as damage:
-            yield damage.row, damage
-        return
-    with open(path, "rb") as file:
-        for row in range(len(entries)):
-            try:
-                yield row, tfrecord.read_record(file.fileno(), entries, row)
-            except tfrecord.Damage as damage:
-                yield row, damage
+def told(damage: tfrecord.Damage) -> str:
+    """Where in the file, and what."""
+    return f"at byte {damage.byte}: {damage.reason}" if damage.byte is not None else damage.reason
 
 
-def _write_files(folder: pathlib.Path, split: str, records: Iterable[bytes], num_shards: int) -> list[dict]:
-    names = [shard_name(split, shard, num_shards) for shard in range(num_shards)]
-    with contextlib.ExitStack() as stack:
-        opened = [stack.enter_context(open(folder / name, "wb")) for name in names]
-        writers = [tfrecord.ShardWriter(file) for file in opened]
+def _write_all(
+    growing: storage.Folder, split: str, records: Iterable[bytes], num_shards: int, file_format: str
+) -> list[dict]:
+    with growing.scratch() as place, contextlib.ExitStack() as stack:
+        writers = [FILE_FORMATS[file_format].Writer(place / shard_name(split, shard, num_shards, file_format))
+                   for shard in range(num_shards)]  # fmt: skip
+        for writer in writers:
+            stack.callback(writer.close)
         for number, record in enumerate(records):
             writers[number % num_shards].write(record)
-        for file in opened:
-            file.flush()
-            os.fsync(file.fileno())
-    facts = []
-    for name, writer in zip(names, writers, strict=True):
-        files.atomic_write(folder / index_name(name), writer.index())
-        facts.append({"name": name, "num_records": len(writer), "num_bytes": (folder / name).stat().st_size,
-                      "sha256": files.sha256_of(folder / name),
-                      "index_sha256": files.sha256_of(folder / index_name(name))})  # fmt: skip
-    return facts
+        written = []
+        for writer in writers:
+            paths, facts = writer.finish()
+            for path in paths:
+                growing.put(path)
+            written.append(facts)
+    return written
 
 
-def _replace(directory: pathlib.Path, split: str, old: Sequence[pathlib.Path], new: Sequence[pathlib.Path]) -> None:
-    """Moves new files to their names; without a manifest meanwhile, so that no one takes a mixture for a split."""
-    _manifest_path(directory, split).unlink(missing_ok=True)
-    for path in old:
-        path.unlink(missing_ok=True)
-    moved = []
+def _format_of(name: str):
+    return FILE_FORMATS["array_record" if name.endswith(array_record.SUFFIX) else "tfrecord"]
+
+
+def _files_of(shard: dict) -> list[str]:
+    """Names of a shard's files."""
+    return [shard["name"], *([tfrecord.index_name(shard["name"])] if "index_sha256" in shard else [])]
+
+
+def _names(directory: str | os.PathLike) -> list[str]:
     try:
-        for path in new:
-            moved.append(directory / path.name)
-            os.replace(path, moved[-1])
-    except BaseException:
-        for path in moved:
-            path.unlink(missing_ok=True)
-        raise
-    files.sync(directory)
+        return storage.folder(directory).names()
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(f"no directory {directory}: make records with `ssu prepare`, or name another one") from None
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(f"cannot read {directory} ({reason}): check the path and its permissions") from error
 
 
-def _files_of(directory: pathlib.Path, split: str) -> list[pathlib.Path]:
+def _names_of(folder: storage.Folder, split: str) -> list[str]:
     """Every file of a split that lies under a final name, the manifest first."""
-    if not directory.is_dir():
-        return []
     pattern = re.compile(rf"{re.escape(split)}(\.manifest\.json|{_SHARD})")
-    return sorted(
-        (path for path in directory.iterdir() if pattern.fullmatch(path.name)), key=lambda p: (p.suffix != ".json", p)
-    )
-
-
-def _check_split_name(split: str) -> None:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", split):
-        raise UserError(f"a split's name is letters, digits, - and _, got {ascii(split)[:80]}")
-
-
-def _manifest_path(directory: pathlib.Path, split: str) -> pathlib.Path:
-    return directory / f"{split}.manifest.json"
+    try:
+        names = [name for name in folder.names() if pattern.fullmatch(name)]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return sorted(names, key=lambda name: (not name.endswith(".json"), name))
 
 
 def _sealed(manifest: dict) -> dict:
@@ -322,8 +274,3 @@ def _sealed(manifest: dict) -> dict:
     entries = {name: value for name, value in manifest.items() if name != "digest"}
     content = json.dumps(entries, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return {**entries, "digest": hashlib.sha256(content.encode()).hexdigest()}
-
-
-def _damaged(path: pathlib.Path, reason: str) -> UserError:
-    remedy = "restore the file or make the records anew (`ssu data verify` lists all faults)"
-    return UserError(f"{path}: {reason}; {remedy}", exit_code=DAMAGED)
