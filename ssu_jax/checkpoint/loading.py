@@ -59,14 +59,27 @@ def locate(checkpoint: str | pathlib.Path | None, report: Callable[[str], None] 
 
 
 def read_model(place: pathlib.Path, shapes_of: Callable[[Config], Any] | None = None) -> Model:
-    """The model in a folder that `locate` gave."""
+    """The model in a folder that `locate` gave. Raises UserError for one that describes nothing (pre-training)."""
     if folders.is_folder(place):
         return _read_folder(place, shapes_of)
     config = read_config(_config_of_step(place))
+    if config.family == "pretraining":
+        raise UserError(
+            f"checkpoint {place} holds encoders that were pre-trained, which draw no mask and write no sentence: train "
+            f"a model that begins with them, `ssu train ... --config.train.init_from={place}`"
+        )
     params = _averaged(store.read_arrays(place))
     if shapes_of is not None:
         shapes.check(shapes.flat(params), shapes.flat(shapes_of(config)), place)
     return Model(config, Tokenizer.load(place / TOKENIZER), params)
+
+
+def read_weights(place: pathlib.Path) -> tuple[Config, dict]:
+    """Configuration and averaged weights, of any family, in a folder that `locate` gave."""
+    if folders.is_folder(place):
+        config, _, params = _read_folder(place, None)
+        return config, params
+    return read_config(_config_of_step(place)), _averaged(store.read_arrays(place))
 
 
 def made_by(place: pathlib.Path) -> dict[str, Any]:

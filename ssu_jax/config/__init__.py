@@ -15,6 +15,7 @@ from ssu_jax.config.losses import LossConfig
 from ssu_jax.config.mesh import MeshConfig, mesh_problems
 from ssu_jax.config.model import ModelConfig
 from ssu_jax.config.options import option, problems_of
+from ssu_jax.config.pretraining import PretrainingConfig
 from ssu_jax.config.train import TrainConfig
 from ssu_jax.config.variants import variant_problems
 from ssu_jax.types import UserError
@@ -31,6 +32,7 @@ __all__ = [
     "LossConfig",
     "MeshConfig",
     "ModelConfig",
+    "PretrainingConfig",
     "TrainConfig",
 ]
 
@@ -40,11 +42,13 @@ class Config:
     """The whole tree."""
 
     name: str = option("nano", "name of the configuration, printed and stored with checkpoints")
-    family: str = option("ssuformer", "which model: ssuformer is trained, late_fusion joins published networks",
-                         choices=("ssuformer", "late_fusion"))  # fmt: skip
+    family: str = option("ssuformer", "which model: ssuformer is trained, pretraining trains its encoders unlabelled, "
+                                      "late_fusion joins published networks",
+                         choices=("ssuformer", "pretraining", "late_fusion"))  # fmt: skip
     schema_version: int = option(SCHEMA_VERSION, "layout of this tree; another one is refused")
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
+    pretraining: PretrainingConfig = dataclasses.field(default_factory=PretrainingConfig)
     late_fusion: LateFusionConfig = dataclasses.field(default_factory=LateFusionConfig)
     losses: LossConfig = dataclasses.field(default_factory=LossConfig)
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
@@ -85,7 +89,7 @@ def _contradictions(config: Config) -> list[str]:
     reachable = moe.num_experts // moe.num_groups * moe.groups_per_token if moe.two_step else moe.num_experts
     wrong = {
         "model.seg_only and model.text_only are both set: choose one": model.seg_only and model.text_only,
-        f"data.image_size must be a multiple of 32, got {data.image_size}": config.family == "ssuformer"
+        f"data.image_size must be a multiple of 32, got {data.image_size}": config.family != "late_fusion"
             and data.image_size % 32,
         f"train.batch_size ({train.batch_size}) must be a multiple of train.grad_accumulation "
         f"({train.grad_accumulation})": train.batch_size % train.grad_accumulation,
@@ -105,6 +109,9 @@ def _contradictions(config: Config) -> list[str]:
             moe.balancing_rate and moe.choice == "experts",
         f"model.moe.transport all_to_all moves slots, which dispatch {moe.dispatch} has none of: take gather":
             moe.transport == "all_to_all" and moe.dispatch == "einsum",
+        f"family pretraining contrasts clips: train.batch_size ({train.batch_size}) must be at least 2 x "
+        f"train.grad_accumulation ({train.grad_accumulation})": config.family == "pretraining"
+            and train.batch_size < 2 * train.grad_accumulation,
         "data.classes names a class twice": len(set(data.classes)) < len(data.classes),
     }  # fmt: skip
     problems = [problem for problem, holds in wrong.items() if holds]

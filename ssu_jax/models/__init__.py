@@ -7,16 +7,19 @@ import jax.numpy as jnp
 
 from ssu_jax.config import Config
 from ssu_jax.models.late_fusion.late_fusion import LateFusion
+from ssu_jax.models.pretraining.pretraining import PreTraining
 from ssu_jax.models.ssuformer.ssuformer import SSUFormer
 from ssu_jax.types import Batch
 
 SAME_SHAPE = 10  # leaves of one shape, on average, from which on each shape is compiled by itself
 
 
-def build(config: Config) -> SSUFormer | LateFusion:
+def build(config: Config) -> SSUFormer | PreTraining | LateFusion:
     """The model a config describes; it owns no parameters."""
     if config.family == "late_fusion":
         return LateFusion(config.late_fusion)
+    if config.family == "pretraining":
+        return PreTraining(config.model, config.pretraining)
     return SSUFormer(config.model, len(config.data.classes), config.data.max_text_tokens)
 
 
@@ -42,7 +45,7 @@ def example_batch(config: Config, batch_size: int = 1) -> Batch:
     )
 
 
-def init(model: SSUFormer | LateFusion, config: Config, key: Any) -> dict:
+def init(model: SSUFormer | PreTraining | LateFusion, config: Config, key: Any) -> dict:
     """Fresh float32 parameters, a plain nested dict; nothing of the model itself is computed."""
     batch = jax.eval_shape(lambda: example_batch(config))
 

@@ -4,9 +4,9 @@ from typing import Any
 
 import jax
 
-from ssu_jax import losses
 from ssu_jax.config import Config
 from ssu_jax.training import parts
+from ssu_jax.training.step import total_loss
 from ssu_jax.types import Batch
 
 
@@ -22,7 +22,7 @@ def kept_bytes(model: Any, config: Config, params: dict, batch: Batch) -> int:
         def loss(learned):
             rngs = {"mask": jax.random.key(0)}
             outputs = model.apply({"params": parts.merge(learned, frozen)}, batch, 1.0, rngs=rngs, train=True)
-            return losses.total_loss(outputs, batch, config.losses)[0]
+            return total_loss(outputs, batch, config)[0]
 
         return jax.vjp(loss, learned)[1]
 

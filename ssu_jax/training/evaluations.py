@@ -1,15 +1,19 @@
 """Evaluation in the course of training: scores on the validation split, pictures for TensorBoard."""
 
+import collections
 import dataclasses
 import functools
 import pathlib
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
-from ssu_jax import evaluation
+from ssu_jax import evaluation, sharding
 from ssu_jax.config import Config
 from ssu_jax.data import pipeline
-from ssu_jax.models.decoding import Describe
+from ssu_jax.models import decoding
+from ssu_jax.models.pretraining import objective
 from ssu_jax.tokenizer import Tokenizer
 from ssu_jax.training.interruption import Interruption
 from ssu_jax.training.logging import MetricsLog
@@ -23,6 +27,14 @@ SCORE_TERMS = ("miou", "meteor")  # their sum ranks checkpoints; a model without
 NUM_PICTURES = 4  # clips that are drawn, the same ones every time
 
 
+def make(model: Any, mesh: Any, config: Config, tokenizer: Tokenizer | None, host: tuple) -> "Evaluator":
+    """The evaluator of the model's family.  host: log, interruption, watchdog of the run."""
+    is_described = config.family != "pretraining"
+    answer = decoding.make_describe(model) if is_described else objective.make_measure(model)
+    kind = Evaluator if is_described else PretrainingEvaluator
+    return kind(config, tokenizer, sharding.spread(answer, mesh), *host)
+
+
 class _Interrupted(Exception):
     """A stop was requested: the evaluation is given up, and done again when the run goes on."""
 
@@ -32,8 +44,8 @@ class Evaluator:
     """Scores and draws what the averaged weights say of the validation split."""
 
     config: Config
-    tokenizer: Tokenizer
-    describe: Describe
+    tokenizer: Tokenizer | None
+    answer: Callable  # of the model, compiled, over all devices
     log: MetricsLog | Silent
     interruption: Interruption
     watchdog: Watchdog
@@ -44,27 +56,31 @@ class Evaluator:
         return every > 0 and (step % every == 0 or step == self.config.train.num_steps) and self._has_split
 
     def evaluate(self, state: TrainState, step: int) -> float | None:
-        """mIoU + METEOR, logged; None if a stop was requested meanwhile."""
-        data = self.config.data
+        """The score that ranks the step, logged with all others; None if a stop was requested meanwhile."""
         self.watchdog.alive(may_take_long=True)
         try:
-            scores = evaluation.evaluate(
-                self.describe,
-                averaged(state),
-                self.config,
-                self.tokenizer,
-                directory=data.dir,
-                split=data.val_split,
-                batch_size=self.config.eval.batch_size,
-                num_clips=self.config.eval.num_clips,
-                details=False,
-                progress=self._give_way,
-            )
+            scores, score = self._scores(averaged(state))
         except _Interrupted:
             return None
-        score = sum(scores[name] for name in SCORE_TERMS if scores[name] is not None)
         self.log.evaluation(step, scores, score)
         return score
+
+    def _scores(self, params: Any) -> tuple[evaluation.Metrics, float]:
+        """All scores, and mIoU + METEOR."""
+        data = self.config.data
+        scores = evaluation.evaluate(
+            self.answer,
+            params,
+            self.config,
+            self.tokenizer,
+            directory=data.dir,
+            split=data.val_split,
+            batch_size=self.config.eval.batch_size,
+            num_clips=self.config.eval.num_clips,
+            details=False,
+            progress=self._give_way,
+        )
+        return scores, sum(scores[name] for name in SCORE_TERMS if scores[name] is not None)
 
     def draws_at(self, step: int) -> bool:
         """Every `train.picture_every_steps` steps."""
@@ -75,7 +91,7 @@ class Evaluator:
         """A contact sheet a clip: truth above, prediction below, with their sentences."""
         batch = self._pictured
         probabilities, ids = map(
-            np.asarray, self.describe(averaged(state), batch.frames, batch.log_mel, batch.frame_valid)
+            np.asarray, self.answer(averaged(state), batch.frames, batch.log_mel, batch.frame_valid)
         )
         for row in np.flatnonzero(batch.record >= 0)[:NUM_PICTURES]:
             true, said = (
@@ -110,3 +126,29 @@ class Evaluator:
         # The evaluation's batch size, so that nothing is compiled twice.
         size, split = self.config.eval.batch_size, self.config.data.val_split
         return next(pipeline.eval_batches(self.config, self.tokenizer, split, size, NUM_PICTURES))
+
+
+class PretrainingEvaluator(Evaluator):
+    """The terms of pre-training on the validation split, and how often the right picture and sound find each other.
+
+    How hard that is depends on the clips of a batch (`eval.batch_size`) and their seconds.
+    """
+
+    def draws_at(self, step: int) -> bool:
+        """Never: it describes nothing."""
+        return False
+
+    def _scores(self, params: Any) -> tuple[evaluation.Metrics, float]:
+        """`pairs`, `pictures`, `sounds`, `recall` and their weighted `loss`; the smallest loss is the best."""
+        size, num_clips, split = self.config.eval.batch_size, self.config.eval.num_clips, self.config.data.val_split
+        sums: collections.defaultdict[str, Any] = collections.defaultdict(float)
+        done = 0
+        for batch in pipeline.eval_batches(self.config, None, split, size, num_clips):
+            answer = self.answer(params, batch.frames, batch.log_mel, batch.frame_valid)
+            for name, parts in answer.items():
+                sums[name] += np.asarray(parts, np.float64).sum(axis=0)
+            done += int((batch.record >= 0).sum())
+            self._give_way(done, num_clips or done + 1)
+        scores = {name: float(total / max(weight, 1.0)) for name, (total, weight) in sums.items()}
+        loss = sum(getattr(self.config.pretraining, name) * scores[name] for name in objective.TERMS)
+        return {"loss": loss, **scores, "num_clips": done, "split": split}, -loss

@@ -24,6 +24,7 @@ from ssu_jax.training.board import Board
 from ssu_jax.visualization import routing
 
 METRICS_FILE = "metrics.jsonl"
+_TOLD = ("miou", "f_score", "exact_match", "bleu_4", "meteor", "loss", "recall")  # scores on the line for people
 _DIGITS = 5  # of numbers in lists: a layer has hundreds of experts
 
 
@@ -90,8 +91,7 @@ class MetricsLog:
     def evaluation(self, step: int, values: dict[str, Any], score: float) -> None:
         """A row of validation scores."""
         self._row("eval", step, values | {"score": score})
-        numbers = [f"{name} {values[name]:.3f}" for name in ("miou", "f_score", "exact_match", "bleu_4", "meteor")
-                   if values.get(name) is not None]  # fmt: skip
+        numbers = [f"{name} {values[name]:.3f}" for name in _TOLD if values.get(name) is not None]
         self.line(f"step {step}/{self._num_steps}  validation: {'  '.join(numbers)}")
 
     def advance(self, step: int) -> None:

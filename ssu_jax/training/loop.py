@@ -18,10 +18,9 @@ from ssu_jax import files, models, sharding
 from ssu_jax.checkpoint import CheckpointStore, read_state
 from ssu_jax.config import Config
 from ssu_jax.data import pipeline, records
-from ssu_jax.models import decoding
 from ssu_jax.tokenizer import Tokenizer
 from ssu_jax.tokenizer.clip_bpe import CLIPTokenizer
-from ssu_jax.training import evaluations, parts, processes, published, workdir
+from ssu_jax.training import evaluations, initial, parts, processes, published, workdir
 from ssu_jax.training.interruption import Interruption
 from ssu_jax.training.logging import MetricsLog
 from ssu_jax.training.optimizer import make_optimizer
@@ -64,7 +63,7 @@ class _Run:
     train_step: Callable
     place: Callable
     rows: tuple[int, ...]  # of a batch, that this process reads
-    tokenizer: Tokenizer
+    tokenizer: Tokenizer | None
     clip_ids: pipeline.ClipIds | None
     companions: dict[str, str]  # stored with every checkpoint
     store: CheckpointStore
@@ -93,14 +92,17 @@ def _start(
     newest = store.find_newest()
     if newest is not None:
         workdir.check_same_run(newest, config, source.digest)
-    weights = published.read(config, wanted.params) if newest is None else published.NOTHING
-    tokenizer = _tokenizer_of(newest, source, config)
+    weights, earlier = published.NOTHING, initial.NOTHING
+    if newest is None:
+        earlier = initial.read(config, wanted.params)
+        weights = initial.over(published.read(config, wanted.params), earlier)
+    tokenizer = earlier.tokenizer or _tokenizer_of(newest, source, config)
     clip_tokenizer = _clip_tokenizer_of(newest, config, wanted.params)
     companions = workdir.companions(
         config,
-        tokenizer.to_json(),
+        tokenizer.to_json() if tokenizer else "",
         source.manifest,
-        workdir.published_weights(newest) if newest else weights.origins,
+        workdir.published_weights(newest) if newest else weights.origins | earlier.origin,
         clip_tokenizer.to_json() if clip_tokenizer else "",
     )
     place.write_start(companions)
@@ -112,9 +114,8 @@ def _start(
     log.line(f"{config.name}: {told_parameters(state)}, {len(source)} training clips, {_told_devices()}, "
              f"from step {int(state.step)}")  # fmt: skip
     if newest is None:
-        for line in published.remarks(config, wanted.params, weights):
+        for line in initial.remarks(wanted.params, earlier) + published.remarks(config, wanted.params, weights):
             log.line(line)
-    describe = sharding.spread(decoding.make_describe(model), mesh)
     rows = sharding.rows_here(config.train.batch_size, mesh)
     run = _Run(
         config=config,
@@ -127,7 +128,7 @@ def _start(
         companions=companions,
         store=store,
         log=log,
-        evaluator=evaluations.Evaluator(config, tokenizer, describe, log, interruption, watchdog),
+        evaluator=evaluations.make(model, mesh, config, tokenizer, (log, interruption, watchdog)),
         interruption=interruption,
         watchdog=watchdog,
     )
@@ -254,8 +255,13 @@ def _clip_tokenizer_of(newest: pathlib.Path | None, config: Config, shapes: dict
     return published.clip_tokenizer_of(config, shapes)
 
 
-def _tokenizer_of(newest: pathlib.Path | None, source: records.RecordSource, config: Config) -> Tokenizer:
-    """The run's own tokenizer: at the first start that of the published language model, or learned from sentences."""
+def _tokenizer_of(newest: pathlib.Path | None, source: records.RecordSource, config: Config) -> Tokenizer | None:
+    """The run's own tokenizer: at the first start that of the published language model, or learned from sentences.
+
+    Pre-training reads none, and has none.
+    """
+    if config.family == "pretraining":
+        return None
     if newest is not None:
         return Tokenizer.load(newest / workdir.TOKENIZER)
     if config.model.language_model.weights:

@@ -35,7 +35,7 @@ def state_shapes(model: Any, config: Config, optimizer: optax.GradientTransforma
 
     Raises UserError for a model that is not trained.
     """
-    if config.family != "ssuformer":
+    if config.family == "late_fusion":
         raise UserError(f"config.family is {config.family}, which has nothing to train: take ssuformer")
     shapes = jax.eval_shape(functools.partial(_fresh, model, config, optimizer), {})
     return sharding.with_shardings(shapes, sharding.shardings_of(shapes, mesh))

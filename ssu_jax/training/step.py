@@ -21,6 +21,7 @@ from jaxtyping import Array, Float
 from ssu_jax import losses, sharding
 from ssu_jax.config import Config, TrainConfig
 from ssu_jax.layers.moe import losses as moe
+from ssu_jax.models.pretraining import objective
 from ssu_jax.training import optimizer as optimizers
 from ssu_jax.training import parts
 from ssu_jax.training.state import state_shapes
@@ -37,7 +38,7 @@ def make_train_step(
     def loss_of(frozen, learned, batch, key, mask_mix):
         params = sharding.gathered(parts.merge(learned, frozen))
         outputs = model.apply({"params": params}, batch, mask_mix, rngs={"mask": key}, train=True)
-        return losses.total_loss(outputs, batch, config.losses)
+        return total_loss(outputs, batch, config)
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(jax.random.key(config.train.seed), state.step)
@@ -81,6 +82,13 @@ def jitted_step(model: Any, config: Config, optimizer: optax.GradientTransformat
         places = sharding.shardings_of(state_shapes(model, config, optimizer), mesh)
         shardings = (places, sharding.replicated(mesh))
     return jax.jit(step, donate_argnums=0, out_shardings=shardings)
+
+
+def total_loss(outputs: Any, batch: Batch, config: Config) -> tuple[Float[Array, ""], dict[str, Any]]:
+    """What training makes small, and its terms: of what the model of the configuration's family gives."""
+    if config.family == "pretraining":
+        return objective.total_loss(outputs, batch, config.pretraining)
+    return losses.total_loss(outputs, batch, config.losses)
 
 
 def true_mask_probability(config: TrainConfig, step) -> Float[Array, ""]:

@@ -21,9 +21,10 @@ from ssu_jax.types import UserError
 
 CONFIG, TOKENIZER, RUN = "config.json", "tokenizer.json", "versions.json"
 CLIP_TOKENIZER = "clip_tokenizer.json"
+INIT_FROM = "train.init_from"
 DATA_MANIFEST = 78  # exit code
-# What may change between two parts of a run: it alters no weight. Folders of published weights (`*.weights`) may
-# move too: they are read at the start alone.
+# What may change between two parts of a run: it alters no weight. Folders of published weights (`*.weights`) and the
+# earlier run (`train.init_from`) may move too: they are read at the start alone.
 HARMLESS = frozenset({
     "name", "data.dir", "data.val_split", "data.num_workers", "data.verify_shards", "train.log_every_steps",
     "train.checkpoint_every_steps", "train.picture_every_steps", "train.max_skipped_in_row",
@@ -102,7 +103,8 @@ def companions(
 ) -> dict[str, str]:
     """The texts that lie in the working directory and in every checkpoint, by file name.
 
-    published: module -> sha256 of the published weights that it began with.
+    tokenizer_json: "" where the model has no words.  published: module -> sha256 of the published weights that it began
+    with, and under INIT_FROM the step of an earlier run.
     """
     run = {
         "seed": config.train.seed,
@@ -111,8 +113,9 @@ def companions(
         "published_weights": published,
         "versions": versions(),
     }
-    texts = {CONFIG: as_json(config.to_dict()), TOKENIZER: tokenizer_json, RUN: as_json(run)}
-    return texts | ({CLIP_TOKENIZER: clip_tokenizer_json} if clip_tokenizer_json else {})
+    words = {TOKENIZER: tokenizer_json, CLIP_TOKENIZER: clip_tokenizer_json}
+    texts = {CONFIG: as_json(config.to_dict()), RUN: as_json(run)}
+    return texts | {name: text for name, text in words.items() if text}
 
 
 def check_same_run(checkpoint: pathlib.Path, now: Config, data_digest: str) -> None:
@@ -174,8 +177,8 @@ def as_json(tree: Any) -> str:
 
 
 def _kept(name: str, value: Any) -> Any:
-    """What must stay of an option: of a folder of published weights, whether there is one."""
-    return bool(value) if name.endswith(".weights") else value
+    """What must stay of an option: of a folder of published weights, or of an earlier run, whether there is one."""
+    return bool(value) if name.endswith((".weights", ".init_from")) else value
 
 
 def _flat(tree: dict, prefix: str = "") -> dict[str, Any]:

@@ -108,7 +108,7 @@ def mean_under(share: Float[Array, "b n 1"], values: Float[Array, "b n k"]) -> F
     return (values * share).sum(axis=1) / (share.sum(axis=1) + 1e-4)
 
 
-def unit(x: Float[Array, "b k"]) -> Float[Array, "b k"]:
+def unit(x: Float[Array, "*b k"]) -> Float[Array, "*b k"]:
     """At unit length, float32; zero stays zero."""
     x = x.astype(jnp.float32)
     return x / jnp.sqrt((x * x).sum(axis=-1, keepdims=True) + 1e-6)
