@@ -193,8 +193,10 @@ def passed(figures: dict, args: argparse.Namespace) -> bool:
 
 
 def rows_of(workdir: pathlib.Path) -> list[dict]:
+    from ssu_jax.training.logging import TIMED
+
     rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in row.items() if name != "clips_per_second"} for row in rows]
+    return [{name: value for name, value in row.items() if name not in TIMED} for row in rows]
 
 
 def newest(workdir: pathlib.Path) -> pathlib.Path:

@@ -6,6 +6,8 @@
 A row of step n describes the n-th update. Values that are not finite become null. Of every expert layer it holds
 router/block_0/load (the share of the assignments that chose each expert, a list), max_load (the largest over the mean),
 entropy (nats, of a token's probabilities) and dropped_share, all of the whole batch, gradient slices weighed by tokens.
+data_wait_share is the share of the time since the row before in which the devices stood idle for want of a batch, seen
+from the first process; the first batch of a start, for which the readers start up, does not count.
 """
 
 import json
@@ -25,6 +27,8 @@ from ssu_jax.visualization import routing
 
 METRICS_FILE = "metrics.jsonl"
 _TOLD = ("miou", "f_score", "exact_match", "bleu_4", "meteor", "loss", "recall")  # scores on the line for people
+TIMED = ("clips_per_second", "data_wait_share")  # of a row: what the same run gives otherwise each time
+_TOLD_WAIT = 0.05  # share of the time from which the wait for data is told
 _DIGITS = 5  # of numbers in lists: a layer has hundreds of experts
 
 
@@ -45,7 +49,7 @@ class MetricsLog:
             self._bar = tqdm.tqdm(total=num_steps, initial=start_step, unit="step", dynamic_ncols=True)
         self._num_steps = num_steps
         self._watch = routing_log.CollapseWatch()
-        self._window = (start_step, time.monotonic())
+        self.start_clock(start_step)
 
     def __enter__(self) -> "MetricsLog":
         return self
@@ -59,15 +63,23 @@ class MetricsLog:
     def start_clock(self, step: int) -> None:
         """Speed is counted from here: called after compiling and after evaluating."""
         self._window = (step, time.monotonic())
+        self._waited_seconds = 0.0
+
+    def waited(self, seconds: float) -> None:
+        """So long did the devices stand idle until the next batch was there."""
+        self._waited_seconds += seconds
 
     def train(self, step: int, values: dict[str, Any], batch_size: int, records: list[int]) -> None:
         """A row of training, with the speed since the row before and the record numbers of the batch."""
         steps, seconds = step - self._window[0], time.monotonic() - self._window[1]
-        rate = steps / max(seconds, 1e-9)
+        rate, wait_share = steps / max(seconds, 1e-9), self._waited_seconds / max(seconds, 1e-9)
         router = values.get("router", {})
         plain = {name: value for name, value in values.items() if name != "router"} | routing_log.rows(router)
-        self._row("train", step, plain | {"clips_per_second": rate * batch_size}, records=records)
+        timed = dict(zip(TIMED, (rate * batch_size, wait_share), strict=True))
+        self._row("train", step, plain | timed, records=records)
         shown = f"loss {values['loss']:.4f}  lr {values['learning_rate']:.2e}  {rate * batch_size:.1f} clips/s"
+        if wait_share > _TOLD_WAIT:
+            shown += f"  waits {wait_share:.0%} for data: raise config.data.num_workers"
         if self._bar is None:
             left = time.strftime("%H:%M:%S", time.gmtime((self._num_steps - step) / max(rate, 1e-9)))
             self.line(f"step {step}/{self._num_steps}  {shown}  {left} left")

@@ -158,7 +158,7 @@ def _run_to_end(run: _Run, state: TrainState, stack: contextlib.ExitStack) -> Tr
     made = pipeline.train_batches(run.config, run.tokenizer, step, run.clip_ids, run.rows)
     batches = stack.enter_context(contextlib.closing(Prefetcher(made, run.place)))
     unread = None  # metrics of the step before, fetched while the next one computes
-    while step < total and (batch := _next_batch(run, batches)) is not None:
+    while step < total and (batch := _next_batch(run, batches, unread)) is not None:
         state, metrics = run.train_step(state, batch)
         step += 1
         _settle(run, unread)
@@ -190,7 +190,7 @@ def _run_to_end(run: _Run, state: TrainState, stack: contextlib.ExitStack) -> Tr
     return state
 
 
-def _next_batch(run: _Run, batches: Prefetcher) -> Batch | None:
+def _next_batch(run: _Run, batches: Prefetcher, unread: tuple | None) -> Batch | None:
     """None once a stop is requested. Ctrl-C reaches reader processes too: their death is then no error.
 
     One of several processes cannot stop alone: it waits for its rows, and all stop at the next step.
@@ -198,8 +198,13 @@ def _next_batch(run: _Run, batches: Prefetcher) -> Batch | None:
     if run.interruption.stops():
         return None
     alone = jax.process_count() == 1
+    under_way = jax.tree.leaves(unread[1])[:1] if unread else []
     try:
-        return batches.next(lambda: alone and run.interruption.requested)
+        batch = batches.next(
+            lambda: alone and run.interruption.requested, lambda: not all(part.is_ready() for part in under_way)
+        )
+        run.log.waited(batches.waited_seconds)
+        return batch
     except Exception:
         if alone and run.interruption.wait(1.0):
             return None

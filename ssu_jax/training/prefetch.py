@@ -3,33 +3,55 @@
 import contextlib
 import queue
 import threading
+import time
 from collections.abc import Callable, Generator
 from typing import Any
 
 from ssu_jax.types import Batch
 
 _POLL_SECONDS = 0.1
+_GLANCE_SECONDS = 0.002  # between looks at whether the step under way has ended
 _CLOSE_SECONDS = 10.0
 
 
 class Prefetcher:
-    """Holds at most `depth` batches. Order is kept; the reader's error is raised where its batch is due."""
+    """Holds at most `depth` batches. Order is kept; the reader's error is raised where its batch is due.
 
-    def __init__(self, batches: Generator[Batch, None, None], place: Callable[[Any], Any], depth: int = 2):
+    waited_seconds: how long the last call of `next` kept idle devices waiting; 0 for the first batch, for which the
+    reader starts up. clock: seconds.
+    """
+
+    def __init__(
+        self,
+        batches: Generator[Batch, None, None],
+        place: Callable[[Any], Any],
+        depth: int = 2,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        self.waited_seconds, self._clock, self._is_started = 0.0, clock, False
         self._queue: queue.Queue = queue.Queue(depth)
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._read, args=(batches, place), daemon=True)
         self._thread.start()
 
-    def next(self, give_up: Callable[[], bool]) -> Batch | None:
-        """The next batch, on the devices; None if `give_up()` turned True while waiting for it."""
+    def next(self, give_up: Callable[[], bool], is_busy: Callable[[], bool] = lambda: False) -> Batch | None:
+        """The next batch, on the devices; None if `give_up()` turned True while waiting for it.
+
+        is_busy: whether the devices still compute the step before; a batch that comes meanwhile was not waited for.
+        """
+        idle_since, self.waited_seconds = None, 0.0
         while not give_up():
+            if idle_since is None and self._queue.empty() and not is_busy():
+                idle_since = self._clock()
             try:
-                item = self._queue.get(timeout=_POLL_SECONDS)
+                item = self._queue.get(timeout=_GLANCE_SECONDS if idle_since is None else _POLL_SECONDS)
             except queue.Empty:
                 continue
             if isinstance(item, BaseException):
                 raise item
+            if idle_since is not None and self._is_started:
+                self.waited_seconds = self._clock() - idle_since
+            self._is_started = True
             return item
         return None
 

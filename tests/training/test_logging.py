@@ -64,6 +64,24 @@ def test_on_a_terminal_there_is_a_bar(tmp_path, capsys, monkeypatch):
     assert said.out == ""
 
 
+def test_the_wait_for_data_is_a_share_of_the_time_and_told_when_it_is_long(tmp_path, capsys, monkeypatch):
+    now = iter([0.0, 100.0, *(100.0 + 10 * row for row in (1, 1, 2, 2, 3, 3))])  # read twice a row
+    with monkeypatch.context() as patch:
+        patch.setattr(logging.time, "monotonic", lambda: next(now))
+        with logging.MetricsLog(tmp_path, 0, 100, False) as log:
+            log.waited(50.0)
+            log.start_clock(0)  # what was before does not count
+            for step, waits in enumerate(([1.5, 0.8], [0.5], []), 1):
+                for seconds in waits:
+                    log.waited(seconds)
+                log.train(step, VALUES, 4, [])
+    rows = logging.read_rows(tmp_path / "metrics.jsonl")
+    assert [row["data_wait_share"] for row in rows] == pytest.approx([0.23, 0.05, 0.0])
+    said = capsys.readouterr().out.splitlines()
+    assert "clips/s  waits 23% for data: raise config.data.num_workers  " in said[0]
+    assert not any("waits" in line for line in said[1:3])
+
+
 def test_a_disk_that_is_full_is_said_at_once(tmp_path, monkeypatch):
     def full(writer):
         raise OSError(28, "No space left on device")

@@ -12,10 +12,8 @@ from ssu_jax.checkpoint import store
 from ssu_jax.training import loop, workdir
 from ssu_jax.training import step as steps
 from ssu_jax.training.interruption import Interruption
-from ssu_jax.training.logging import read_rows
+from ssu_jax.training.logging import TIMED, read_rows
 from ssu_jax.types import UserError
-
-SPEED = "clips_per_second"
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +38,7 @@ def whole(data, tmp_path_factory):
 
 def curve(path) -> list[dict]:
     rows = read_rows(pathlib.Path(path) / "metrics.jsonl")
-    return [{name: value for name, value in row.items() if name != SPEED} for row in rows]
+    return [{name: value for name, value in row.items() if name not in TIMED} for row in rows]
 
 
 def steps_in(path) -> list[str]:
@@ -65,8 +63,9 @@ def test_a_run_leaves_what_was_promised(whole):
     rows = read_rows(path / "metrics.jsonl")
     assert [row["step"] for row in rows if row["kind"] == "train"] == list(range(1, 13))
     assert [row["step"] for row in rows if row["kind"] == "eval"] == [4, 8, 12]
-    assert {"loss", "mask", "learning_rate", "clips_per_second", "records"} <= rows[0].keys()
+    assert {"loss", "mask", "learning_rate", "records", *TIMED} <= rows[0].keys()
     assert all(len(row["records"]) == 4 for row in rows if row["kind"] == "train")
+    assert all(0 <= row["data_wait_share"] <= 1 for row in rows if row["kind"] == "train")
 
 
 def test_two_newest_steps_and_the_best_are_kept(whole):

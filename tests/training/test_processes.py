@@ -15,7 +15,7 @@ import pytest
 import toy
 
 from ssu_jax.training import processes, watchdog, workdir
-from ssu_jax.training.logging import read_rows
+from ssu_jax.training.logging import TIMED, read_rows
 from ssu_jax.types import UserError
 
 PROGRAM = pathlib.Path(__file__).with_name("toy_train.py")
@@ -81,7 +81,7 @@ def programs_of(process: subprocess.Popen) -> dict[int, psutil.Process]:
 
 def curve(path) -> list[dict]:
     rows = read_rows(pathlib.Path(path) / "metrics.jsonl")
-    return [{name: value for name, value in row.items() if name != "clips_per_second"} for row in rows]
+    return [{name: value for name, value in row.items() if name not in TIMED} for row in rows]
 
 
 def newest_step(path) -> int:
