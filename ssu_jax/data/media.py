@@ -5,12 +5,16 @@ named .mp4 to other files and hosts. Sizes are compared with the limits before m
 that lingers is stopped between two packets; one that never comes back from a packet is not.
 """
 
+import contextlib
 import dataclasses
+import math
 import os
 import pathlib
+import re
 import stat
 import time
 from collections.abc import Iterator
+from fractions import Fraction
 
 import av
 from av.stream import Discard, Disposition
@@ -19,6 +23,7 @@ from ssu_jax.types import UserError
 
 CONTAINERS = "mov,matroska,webm,avi,mpegts,mpeg,flv,ogg,asf,gif"
 CONTAINERS_TEXT = "mp4, mov, mkv, webm, avi, ts, mpg, flv, ogv, wmv or gif"
+SOUND_CONTAINERS = "wav,w64,aiff,flac,mp3,ogg,mov"  # where a data set comes with sound files of their own
 MAX_PIXELS = 2 * 4096 * 4096
 MAX_CHANNELS = 8
 OPEN_SECONDS = 60.0  # wall clock, until the header is read
@@ -39,18 +44,18 @@ class Tally:
     late: int = 0
 
 
-def open_media(path: str | os.PathLike) -> av.container.InputContainer:
+def open_media(path: str | os.PathLike, containers: str = CONTAINERS) -> av.container.InputContainer:
     """Opens a media file for reading. Raises UserError: missing, no file, empty, a playlist, unreadable, cut."""
     path = pathlib.Path(path)
     _check_file(path)
-    options = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file", "max_pixels": str(MAX_PIXELS)}
+    options = {"format_whitelist": containers, "protocol_whitelist": "file", "max_pixels": str(MAX_PIXELS)}
     limits = (OPEN_SECONDS, PACKET_SECONDS)
     try:
         return av.open(f"file:{path}", options=options, timeout=limits, **_LENIENT)
     except PermissionError as error:
         raise UserError(f"{path}: no permission to read it: change its permissions (chmod +r)") from error
     except av.FFmpegError as error:
-        raise UserError(_why_unreadable(path)) from error
+        raise UserError(_why_unreadable(path, containers)) from error
 
 
 def video_stream(container: av.container.InputContainer) -> av.VideoStream:
@@ -123,6 +128,15 @@ def decode(
             yield frame
 
 
+def seek(container: av.container.InputContainer, stream: av.stream.Stream, seconds: Fraction) -> None:
+    """Goes to the last place at or before `seconds` (the container's clock) where decoding can begin.
+
+    Containers without an index may come out elsewhere, or stay where they are: look at the first frame's time.
+    """
+    with contextlib.suppress(av.FFmpegError):
+        container.seek(math.floor(seconds / stream.time_base), stream=stream)
+
+
 def packets(container: av.container.InputContainer, *streams: av.stream.Stream) -> Iterator[av.Packet]:
     """The packets of some streams; a fault of the container ends them, as the end of the file does."""
     source = container.demux(*streams)
@@ -139,6 +153,16 @@ def packets(container: av.container.InputContainer, *streams: av.stream.Stream) 
         except av.FFmpegError:
             return
         yield packet
+
+
+def declared_seconds(container: av.container.InputContainer, stream: av.VideoStream) -> float:
+    """How long the header says that the pictures last, or the whole file where it says no more; 0 without a word."""
+    if stream.duration:
+        return float(stream.duration * stream.time_base)
+    tag = re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", stream.metadata.get("DURATION", ""))  # Matroska
+    if tag:
+        return int(tag[1]) * 3600 + int(tag[2]) * 60 + float(tag[3])
+    return container.duration / av.time_base if container.duration else 0.0
 
 
 def mp4_is_cut(path: str | os.PathLike) -> bool:
@@ -160,12 +184,14 @@ def _check_file(path: pathlib.Path) -> None:
         raise UserError(f"{path}: is empty (0 bytes): get the file again")
 
 
-def _why_unreadable(path: pathlib.Path) -> str:
+def _why_unreadable(path: pathlib.Path, containers: str) -> str:
     with open(path, "rb") as file:
         head = file.read(512)
     if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free"):
         lost = mp4_is_cut(path) or all(name != b"moov" for name, _ in _mp4_boxes(path))
         return f"{path}: {'truncated, its index (moov) is missing' if lost else 'damaged'}: get the whole file again"
+    if containers == SOUND_CONTAINERS:
+        return f"{path}: not a sound that can be read ({SOUND_CONTAINERS}): convert it (ffmpeg -i IN OUT.wav)"
     if all(byte >= 32 or byte in b"\t\r\n" for byte in head):
         return f"{path}: is text, not a video (playlists are not followed): give the video file itself"
     return f"{path}: not a video that can be read ({CONTAINERS_TEXT}): convert it (ffmpeg -i IN OUT.mp4)"

@@ -92,10 +92,7 @@ def survey(path: str | os.PathLike) -> VideoInfo:
     last = float(spans.video.last - picture.start)
     if last < spans.declared < duration:
         duration = spans.declared  # the edit list ends within the last picture
-    if not 0 < duration <= MAX_SECONDS:
-        raise UserError(
-            f"{path}: lasts {duration / 3600:.1f} hours, at most {MAX_SECONDS / 3600:.0f} are read: cut it in parts"
-        )
+    _check_length(path, duration)
     heard = (0.0, 0.0)
     if spans.sound.count:
         known = spans.sound.end > spans.sound.last  # else its last packet carries no length
@@ -119,13 +116,48 @@ def survey(path: str | os.PathLike) -> VideoInfo:
     )
 
 
+def glance(path: str | os.PathLike) -> VideoInfo:
+    """What the header and the first picture say, without reading on: to take seconds out of a long video.
+
+    The length is the header's word (where it has none, all is read as by `survey`), and nothing is noted.
+    Raises UserError as `survey`, for a file cut short only where the boxes of an mp4 tell.
+    """
+    path = pathlib.Path(path)
+    picture = _first_picture(path)
+    if not picture.declared:
+        return survey(path)
+    if picture.is_mp4 and media.mp4_is_cut(path):
+        raise UserError(f"{path}: truncated: it announces {picture.declared:.1f} s: get the whole file")
+    _check_length(path, picture.declared)
+    return VideoInfo(
+        path=path,
+        height=picture.height,
+        width=picture.width,
+        pixel_aspect=picture.pixel_aspect,
+        orientation=picture.orientation,
+        start=picture.start,
+        duration_seconds=picture.declared,
+        last_picture_seconds=picture.declared,
+        sample_rate=picture.sample_rate,
+        channels=picture.channels,
+        sound_seconds=(0.0, picture.declared if picture.sample_rate else 0.0),
+        notes=(),
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class _Picture:
+    """Of the first picture and the header; declared: seconds of pictures, 0 where the header is silent."""
+
     height: int
     width: int
     pixel_aspect: Fraction
     orientation: Orientation
     start: Fraction
+    declared: float
+    is_mp4: bool
+    sample_rate: int
+    channels: int
 
 
 def _first_picture(path: pathlib.Path) -> _Picture:
@@ -140,7 +172,25 @@ def _first_picture(path: pathlib.Path) -> _Picture:
         if orientation.transposed:
             height, width, aspect = width, height, 1 / aspect
         time = frame.pts if frame.pts is not None else frame.dts or 0
-        return _Picture(height, width, aspect, orientation, time * stream.time_base)
+        sound = media.sound_stream(container)
+        return _Picture(
+            height=height,
+            width=width,
+            pixel_aspect=aspect,
+            orientation=orientation,
+            start=time * stream.time_base,
+            declared=media.declared_seconds(container, stream),
+            is_mp4="mp4" in container.format.name,
+            sample_rate=sound.codec_context.sample_rate if sound else 0,
+            channels=sound.codec_context.channels if sound else 0,
+        )
+
+
+def _check_length(path: pathlib.Path, seconds: float) -> None:
+    if not 0 < seconds <= MAX_SECONDS:
+        raise UserError(
+            f"{path}: lasts {seconds / 3600:.1f} hours, at most {MAX_SECONDS / 3600:.0f} are read: cut it in parts"
+        )
 
 
 def _fraction(aspect: Any) -> Fraction:

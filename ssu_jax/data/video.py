@@ -5,7 +5,10 @@ ten seconds. Time 0 is the first picture that is shown; sound is laid on the sam
 """
 
 import itertools
-from collections.abc import Iterator
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from fractions import Fraction
 
 import av
 import numpy as np
@@ -14,37 +17,37 @@ from PIL import Image
 
 from ssu_jax.data import media
 from ssu_jax.data.media import Tally
-from ssu_jax.data.survey import VideoInfo
+from ssu_jax.data.survey import VideoInfo, survey
 from ssu_jax.types import UserError
 
 # Time stamps are rounded to the container's clock; a picture this much late still counts as on time.
 _CLOCK_SLACK_SECONDS = 1e-3
 # Sound packets jitter; only a hole or a jump beyond this is mended.
 _SOUND_SLACK_SECONDS = 0.1
+_SOUND_LEAD_SECONDS = 1.0
+_MISSING_SECONDS = 0.5
 # Of all packets; beyond it what is left would be described as if it were the video.
 MAX_DAMAGED_SHARE = 0.1
 
 
-def pictures(info: VideoInfo, tally: Tally | None = None) -> Iterator[tuple[float, av.VideoFrame]]:
+def pictures(info: VideoInfo, tally: Tally | None = None, begin: float = 0.0) -> Iterator[tuple[float, av.VideoFrame]]:
     """(seconds, frame as coded) for every picture of the first video stream; times grow, the first is 0.
 
+    With `begin`, from a picture at or before it: the nearest that can be decoded without the earlier ones.
     A picture whose time has passed already is counted as late and left out (the clock of joined files jumps back).
     Raises UserError as `media.decode` does.
     """
     tally = Tally() if tally is None else tally
-    with media.open_media(info.path) as container:
-        stream = media.video_stream(container)
-        before = -1.0
-        for frame in media.decode(container, stream, tally):
-            stamp = frame.pts if frame.pts is not None else frame.dts
-            if stamp is None:
-                continue
-            seconds = max(0.0, float(stamp * stream.time_base - info.start))
-            if seconds <= before:
-                tally.late += 1
-            elif seconds < info.duration_seconds + _CLOCK_SLACK_SECONDS:
-                before = seconds
-                yield seconds, frame
+    before = -1.0
+    for stamp, frame in _frames(info, media.video_stream, tally, begin):
+        seconds = None if stamp is None else max(0.0, stamp)
+        if seconds is None:
+            continue
+        if seconds <= before:
+            tally.late += 1
+        elif seconds < info.duration_seconds + _CLOCK_SLACK_SECONDS:
+            before = seconds
+            yield seconds, frame
 
 
 def upright(
@@ -67,18 +70,12 @@ def second_pictures(info: VideoInfo, size: int, tally: Tally | None = None) -> I
     second, shown, small = 0, None, None
     for seconds, frame in pictures(info, tally):
         while shown is not None and second < info.num_seconds and seconds > info.time_of(second) + _CLOCK_SLACK_SECONDS:
-            small = _squeeze(info, shown, size) if small is None else small
+            small = _resize(info, shown, size, size) if small is None else small
             yield small
             second += 1
         shown, small = frame, None
-    if shown is None:
-        raise UserError(f"{info.path}: none of its pictures can be decoded: get the file again, or convert it to H.264")
-    if tally.damaged > MAX_DAMAGED_SHARE * tally.packets:
-        raise UserError(
-            f"{info.path}: damaged: {tally.damaged} of {tally.packets} packets of its pictures cannot be decoded: "
-            "get the file again"
-        )
-    small = _squeeze(info, shown, size)
+    _check_damage(info, tally, shown is not None)
+    small = _resize(info, shown, size, size)
     for _ in range(second, info.num_seconds):
         yield small
 
@@ -103,29 +100,135 @@ def second_sounds(info: VideoInfo, rate: int, tally: Tally | None = None) -> Ite
 
 
 def sound_blocks(
-    info: VideoInfo, rate: int, layout: str, tally: Tally | None = None
+    info: VideoInfo, rate: int, layout: str, tally: Tally | None = None, span: tuple[float, float] = (0.0, math.inf)
 ) -> Iterator[Int16[np.ndarray, "channels samples"]]:
     """The first sound stream as int16 [channels, samples] without a gap, from time 0 to the end of the pictures.
 
     Silence is put in where the sound starts late or has holes; nothing is padded at the end. Empty without sound.
+    With `span`, the seconds from its first to its second number alone.
     """
-    end, position = round(info.duration_seconds * rate), 0
-    with media.open_media(info.path) as container:
+    first, last = span
+    # The resampler's filter, and the decoder, need some sound before that which is wanted.
+    frames = _frames(info, media.sound_stream, tally, max(0.0, first - _SOUND_LEAD_SECONDS))
+    yield from _laid(frames, rate, layout, round(first * rate), round(min(info.duration_seconds, last) * rate))
+
+
+def file_sound(path: str | os.PathLike, rate: int, seconds: float) -> Int16[np.ndarray, "samples"]:
+    """The first seconds of a sound file, mono; shorter where the file is, zeros before a sound that starts late.
+
+    Raises UserError for a file that is none, is damaged, or holds NaN or infinity.
+    """
+    tally = Tally()
+    with media.open_media(path, media.SOUND_CONTAINERS) as container:
         stream = media.sound_stream(container)
         if stream is None:
-            return
-        for seconds, block in _resampled(media.decode(container, stream, tally), info, rate, layout):
-            ahead = round(seconds * rate) - position if seconds is not None else 0
-            if ahead < 0 and position == 0:  # before the first picture
-                block = block[:, -ahead:]
-            hole = ahead if ahead > (_SOUND_SLACK_SECONDS * rate if position else 0) else 0
-            for part in itertools.chain(_silence(min(hole, end - position), len(block), rate), [block]):
-                part = part[:, : end - position]
-                position += part.shape[1]
-                if part.size:
-                    yield part
-            if position >= end:
+            raise UserError(f"{path}: holds no sound that can be read: get the file again")
+        blocks = list(_laid(_stamped(container, stream, tally, Fraction(0)), rate, "mono", 0, round(seconds * rate)))
+    if not blocks or tally.damaged > MAX_DAMAGED_SHARE * tally.packets:
+        raise UserError(
+            f"{path}: damaged: {tally.damaged} of {tally.packets} packets of its sound cannot be decoded: "
+            "get the file again"
+        )
+    return np.concatenate(blocks, axis=1)[0]
+
+
+def excerpt(
+    info: VideoInfo, begin: float, seconds: int, size: int, rate: int, moments: Sequence[float] | None = None
+) -> tuple[UInt8[np.ndarray, "t y x 3"], Int16[np.ndarray, "samples"]]:
+    """The picture shown in the middle of each second from `begin` on, and their sound, mono.
+
+    info:    of `survey`, or of `glance` for a long file: nothing far before `begin` is decoded.
+    seconds: how many at most; fewer where the video ends (its last second counts from half a second on).
+    size:    pixels of the shorter side at most; the pictures are reduced, never enlarged, to square pixels.
+    moments: when in each second the picture is taken, instead of 0.5.
+    Raises UserError as `media.decode`, if nothing or too little can be decoded, and if the file is cut short.
+    """
+    if begin < 0:
+        raise UserError(f"{info.path}: a clip cannot begin at {begin:g} s")
+    moments = [0.5] * seconds if moments is None else moments
+    rows, columns = shown_size(info, size)
+    tally, frames, shown, end = Tally(), [], None, 0.0
+    for at, frame in pictures(info, tally, begin):
+        while shown is not None and at > begin + len(frames) + moments[len(frames)] + _CLOCK_SLACK_SECONDS:
+            frames.append(_resize(info, shown, rows, columns))
+            if len(frames) == seconds:
+                break
+        if len(frames) == seconds:
+            break
+        shown, end = frame, at + float((frame.duration or 0) * frame.time_base)
+    _check_damage(info, tally, shown is not None)
+    if len(frames) < seconds:
+        if end < min(begin + seconds, info.duration_seconds) - _MISSING_SECONDS:
+            info = survey(info.path)  # says whether it was cut off
+        end = min(max(end, info.duration_seconds), begin + seconds)
+        count = math.floor(end - begin + 0.5)
+        if count < 1 and (begin > 0 or end <= 0):
+            raise UserError(f"{info.path}: its pictures end at {end:.2f} s, a clip from {begin:g} s on has none")
+        last = None if shown is None else _resize(info, shown, rows, columns)
+        frames += [last] * (max(count, 1) - len(frames))
+    samples = len(frames) * rate
+    blocks = list(sound_blocks(info, rate, "mono", span=(begin, begin + len(frames))))
+    sound = np.concatenate([np.zeros(0, np.int16), *(block[0] for block in blocks)])[:samples]
+    return np.stack(frames), np.pad(sound, (0, samples - len(sound)))
+
+
+def shown_size(info: VideoInfo, size: int) -> tuple[int, int]:
+    """Rows and columns in square pixels when the shorter side has at most `size` pixels."""
+    height, width = info.height, float(info.width * info.pixel_aspect)
+    share = min(1.0, size / min(height, width))
+    return max(1, round(height * share)), max(1, round(width * share))
+
+
+def _frames(info: VideoInfo, choose: Callable, tally: Tally | None, begin: float) -> Iterator[tuple]:
+    """(seconds or None, frame) of the stream that `choose` finds, from `begin` or shortly before it."""
+    for start in (begin, 0.0) if begin > 0 else (0.0,):
+        with media.open_media(info.path) as container:
+            stream = choose(container)
+            if stream is None:
                 return
+            if start:
+                media.seek(container, stream, info.start + Fraction(start))
+            frames = _stamped(container, stream, tally, info.start)
+            first = next(frames, None)
+            if start and (first is None or first[0] is None or first[0] > begin):
+                continue  # came out too late, or nowhere
+            if first is not None:
+                yield first
+                yield from frames
+            return
+
+
+def _stamped(container, stream, tally: Tally | None, origin: Fraction) -> Iterator[tuple]:
+    """(seconds from `origin` or None, frame) for every frame. Raises UserError for NaN or infinity in raw sound."""
+    raw = stream.codec_context.name.startswith("pcm_f")
+    for frame in media.decode(container, stream, tally):
+        stamp = frame.pts if frame.pts is not None else frame.dts
+        seconds = None if stamp is None else float(stamp * stream.time_base - origin)
+        if raw and not np.isfinite(frame.to_ndarray()).all():
+            raise UserError(
+                f"{container.name.removeprefix('file:')}: its sound holds NaN or infinity at {seconds or 0:.2f} s: "
+                "export it again"
+            )
+        yield seconds, frame
+
+
+def _laid(frames: Iterator[tuple], rate: int, layout: str, first: int, end: int) -> Iterator[np.ndarray]:
+    """Frames with their seconds -> int16 blocks without a gap from sample `first` to sample `end`."""
+    position, place = first, 0
+    for seconds, block in _resampled(frames, rate, layout):
+        place = place if seconds is None else round(seconds * rate)
+        ahead = place - position
+        place += block.shape[1]
+        if ahead < 0 and position == first:  # before what is wanted
+            block = block[:, -ahead:]
+        hole = ahead if ahead > (_SOUND_SLACK_SECONDS * rate if position > first else 0) else 0
+        for part in itertools.chain(_silence(min(hole, end - position), len(block), rate), [block]):
+            part = part[:, : end - position]
+            position += part.shape[1]
+            if part.size:
+                yield part
+        if position >= end:
+            return
 
 
 def _silence(samples: int, channels: int, most: int) -> Iterator[np.ndarray]:
@@ -134,14 +237,13 @@ def _silence(samples: int, channels: int, most: int) -> Iterator[np.ndarray]:
         yield np.zeros((channels, min(most, samples - start)), np.int16)
 
 
-def _resampled(frames: Iterator[av.AudioFrame], info: VideoInfo, rate: int, layout: str) -> Iterator[tuple]:
+def _resampled(frames: Iterator[tuple], rate: int, layout: str) -> Iterator[tuple]:
     """(start in seconds or None where it follows on, int16 [channels, samples]) of each frame of sound."""
     resampler, kind = None, None
-    for frame in frames:
+    for seconds, frame in frames:
         here = (frame.format.name, frame.layout.name, frame.sample_rate)
         if here != kind:  # a stream may change its mind half way
             resampler, kind = av.AudioResampler(format="s16p", layout=layout, rate=rate), here
-        seconds = float(frame.pts * frame.time_base - info.start) if frame.pts is not None else None
         for part in resampler.resample(frame):
             yield seconds, part.to_ndarray()
             seconds = None
@@ -150,8 +252,18 @@ def _resampled(frames: Iterator[av.AudioFrame], info: VideoInfo, rate: int, layo
             yield None, part.to_ndarray()
 
 
-def _squeeze(info: VideoInfo, frame: av.VideoFrame, size: int) -> np.ndarray:
+def _check_damage(info: VideoInfo, tally: Tally, any_shown: bool) -> None:
+    if not any_shown:
+        raise UserError(f"{info.path}: none of its pictures can be decoded: get the file again, or convert it to H.264")
+    if tally.damaged > MAX_DAMAGED_SHARE * tally.packets:
+        raise UserError(
+            f"{info.path}: damaged: {tally.damaged} of {tally.packets} packets of its pictures cannot be decoded: "
+            "get the file again"
+        )
+
+
+def _resize(info: VideoInfo, frame: av.VideoFrame, rows: int, columns: int) -> np.ndarray:
     whole = upright(info, frame)
-    if whole.shape[:2] == (size, size):
+    if whole.shape[:2] == (rows, columns):
         return whole
-    return np.array(Image.fromarray(whole).resize((size, size), Image.Resampling.BILINEAR))
+    return np.array(Image.fromarray(whole).resize((columns, rows), Image.Resampling.BILINEAR))
