@@ -22,7 +22,10 @@ class AugmentConfig:
 class DataConfig:
     """Records, input sizes and class names."""
 
-    dir: str = option("", "directory of the TFRecord shards and their manifests")
+    dir: str = option("", "directory of the record shards and their manifests, or a URL (gs://bucket/folder); several, "
+                          "separated by commas, are one set")  # fmt: skip
+    weights: tuple[float, ...] = option((), "of several directories the share of each in the training clips, in any "
+                                            "unit; none: as many as it holds", low=1e-6, may_be_empty=True)  # fmt: skip
     train_split: str = option("train", "split that is trained on")
     val_split: str = option("val", "split that is evaluated during training")
     num_workers: int = option(0, "reader processes; 0 reads in threads of the main process", low=0, high=64)

@@ -1,20 +1,22 @@
 """Records -> batches, in an order that depends on (seed, step) alone.
 
-Position p of training, p = step * batch_size + row, is record permutation(seed, p // n)[p % n], changed by draws
-keyed with (seed, p). Nothing is carried from step to step, so a run can begin at any step, with any number of
+Position p of training, p = step * batch_size + row, is the record that order.py gives, changed by draws keyed with
+(seed, p). Nothing is carried from step to step, so a run can begin at any step, with any number of
 reader processes, and see the same batches. Each of several hosts makes only its own rows of every batch, and
 together they make the same batches as one. execution.py carries the order out.
 """
 
 import dataclasses
-import functools
+import os
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
 from ssu_jax.config import Config
 from ssu_jax.config.data import DataConfig
-from ssu_jax.data import audio, execution, records, transforms
+from ssu_jax.data import audio, execution, records, shards, transforms
+from ssu_jax.data.order import Order, draws
+from ssu_jax.data.source import JoinedSource, RecordSource
 from ssu_jax.tokenizer import PAD, Tokenizer
 from ssu_jax.types import KNOWN_FLAGS, Batch, Clip, UserError
 
@@ -40,6 +42,11 @@ def train_batches(
     source = open_source(data.dir, data.train_split, data, verify=data.verify_shards)
     example = _TrainingExample(source, data, tokenizer, config.train.seed, clip_ids)
     batch_size = config.train.batch_size
+    if data.weights and len(data.weights) != len(source.lengths):
+        raise UserError(
+            f"config.data.weights holds {len(data.weights)} numbers, config.data.dir {len(source.lengths)} "
+            "directories: give one weight a directory, or none"
+        )
     make = _Rows(example, batch_size, tuple(range(batch_size) if rows is None else rows))
     return execution.run(make, len(make.rows), start_step, MAX_STEPS, data.num_workers)
 
@@ -62,14 +69,19 @@ def eval_batches(
     return execution.run(make, batch_size, 0, -(-count // batch_size), 0)
 
 
-def open_source(directory: str, split: str, data: DataConfig, verify: bool = False) -> records.RecordSource:
+def open_source(directory: str, split: str, data: DataConfig, verify: bool = False) -> RecordSource | JoinedSource:
     """The records of a split, its classes checked against the config; `verify` compares its files' sha256.
 
+    Of several directories (separated by commas) all must hold the training split, and at least one any other.
     Raises UserError.
     """
     if not directory:
         raise UserError("no directory of records: name one with --config.data.dir=DIR (`ssu prepare` makes records)")
-    source = records.RecordSource(directory, split, verify)
+    directories = _directories(directory)
+    if split != data.train_split:
+        directories = [place for place in directories if split in shards.splits_of(place)] or directories
+    sources = [RecordSource(place, split, verify) for place in directories]
+    source = sources[0] if len(sources) == 1 else JoinedSource(sources)
     if not len(source):
         raise UserError(f"the split {split!r} in {directory} holds no records: make some with `ssu prepare`")
     unknown = sorted(set(source.manifest["classes"]) - set(data.classes))
@@ -79,6 +91,15 @@ def open_source(directory: str, split: str, data: DataConfig, verify: bool = Fal
             "use the classes of the manifest, in one order for training and evaluation"
         )
     return source
+
+
+def has_split(directory: str, split: str) -> bool:
+    """Whether a directory, or one of several (separated by commas), holds a split. Raises UserError: no directory."""
+    return any(split in shards.splits_of(place) for place in _directories(directory))
+
+
+def _directories(text: str) -> list[str]:
+    return [text] if os.path.isdir(text) else [part.strip() for part in text.split(",")]
 
 
 def clip_to_example(
@@ -116,20 +137,12 @@ def _text_ids(captions: Sequence[str], tokenizer: Tokenizer | None, length: int)
     return np.stack([tokenizer.encode(caption, length) for caption in captions])
 
 
-def permutation(seed: int, epoch: int, size: int) -> np.ndarray:
-    """The order of an epoch. Raw bits are the same in every NumPy version; `Generator.permutation` may change."""
-    return np.argsort(_bits(seed, 0, epoch).random_raw(size), kind="stable")
-
-
-_cached_permutation = functools.lru_cache(maxsize=4)(permutation)  # threads read around the end of an epoch
-
-
 class _TrainingExample:
     """Position -> example, for one process after another: picklable, no state."""
 
     def __init__(
         self,
-        source: records.RecordSource,
+        source: RecordSource | JoinedSource,
         data: DataConfig,
         tokenizer: Tokenizer,
         seed: int,
@@ -138,12 +151,12 @@ class _TrainingExample:
         seconds = min(data.train_seconds or data.num_frames, data.num_frames)
         self.data = dataclasses.replace(data, num_frames=seconds)
         self.source, self.tokenizer, self.seed, self.clip_ids = source, tokenizer, seed, clip_ids
+        self.order = Order(seed, source.lengths, data.weights)
 
     def __call__(self, position: int) -> Batch:
-        epoch, place = divmod(position, len(self.source))
-        number = int(_cached_permutation(self.seed, epoch, len(self.source))[place])
+        number = self.order(position)
         clip = _decode(self.source, number)
-        rng = np.random.Generator(_bits(self.seed, 1, position))
+        rng = draws(self.seed, position)
         start = int(rng.integers(max(len(clip.frames) - self.data.num_frames, 0) + 1))
         clip = transforms.stretch(clip, start, self.data.num_frames)
         clip = transforms.augment(clip, self.data.augment, rng)
@@ -164,7 +177,7 @@ class _Rows:
 
 
 class _EvaluationExample:
-    def __init__(self, source: records.RecordSource, data: DataConfig, tokenizer: Tokenizer | None, count: int):
+    def __init__(self, source: RecordSource | JoinedSource, data: DataConfig, tokenizer: Tokenizer | None, count: int):
         self.source, self.data, self.tokenizer, self.count = source, data, tokenizer, count
 
     def __call__(self, position: int) -> Batch:
@@ -175,7 +188,7 @@ class _EvaluationExample:
         return filler._replace(frame_valid=nothing, mask_known=nothing, text_known=nothing, source_known=nothing)
 
 
-def _decode(source: records.RecordSource, number: int) -> Clip:
+def _decode(source: RecordSource | JoinedSource, number: int) -> Clip:
     try:
         return records.decode_clip(source[number])
     except ValueError as error:
@@ -230,7 +243,3 @@ def _padded(values: np.ndarray, length: int) -> np.ndarray:
     if len(values) == length:
         return values
     return np.concatenate([values, np.zeros((length - len(values), *values.shape[1:]), values.dtype)])
-
-
-def _bits(seed: int, purpose: int, number: int) -> np.random.Philox:
-    return np.random.Philox(np.random.SeedSequence((seed, purpose, number)))

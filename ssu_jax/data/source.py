@@ -1,6 +1,10 @@
 """Random access to the records of a split, or of several sets one after another: `len`, `[i] -> bytes`."""
 
+import bisect
+import hashlib
+import itertools
 import os
+from collections.abc import Sequence
 
 from ssu_jax import files
 from ssu_jax.data import shards, storage, tfrecord
@@ -23,6 +27,11 @@ class RecordSource:
             for number, shard in enumerate(self.manifest["shards"]):
                 self._open(number)  # makes an index again that is missing
                 self._verify(shard)
+
+    @property
+    def lengths(self) -> list[int]:
+        """Records of each set that it is made of: one."""
+        return [len(self)]
 
     def __len__(self) -> int:
         return self.manifest["num_records"]
@@ -72,3 +81,37 @@ class RecordSource:
                 found = ""
             if found != digest:
                 raise shards.damaged(self._folder.path(name), "its sha256 is not the manifest's")
+
+
+class JoinedSource:
+    """The records of the same split of several directories, one after another; picklable.
+
+    manifest: the entries that a run keeps of its data: classes (all, in the order of the sets), source, digest.
+    """
+
+    def __init__(self, sources: Sequence[RecordSource]):
+        self.sources, self.split = list(sources), sources[0].split
+        self.directory = ",".join(source.directory for source in sources)
+        self.lengths = [len(source) for source in sources]
+        self._ends = list(itertools.accumulate(self.lengths))
+        digests = ",".join(source.digest for source in sources)
+        self.digest = hashlib.sha256(digests.encode()).hexdigest()
+        manifests = [source.manifest for source in sources]
+        self.manifest = {
+            "num_records": len(self),
+            "classes": list(dict.fromkeys(name for manifest in manifests for name in manifest["classes"])),
+            "source": [manifest["source"] for manifest in manifests],
+            "digest": self.digest,
+        }
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def __getitem__(self, number: int) -> bytes:
+        if not 0 <= number < len(self):
+            raise IndexError(f"record {number} of {len(self)}")
+        place = bisect.bisect_right(self._ends, number)
+        return self.sources[place][number - self._ends[place] + self.lengths[place]]
+
+    def __repr__(self) -> str:
+        return f"JoinedSource({self.split}, {len(self)} records, {self.digest})"

@@ -3,7 +3,6 @@
 import collections
 import dataclasses
 import functools
-import pathlib
 from collections.abc import Callable
 from typing import Any
 
@@ -114,7 +113,7 @@ class Evaluator:
     @functools.cached_property
     def _has_split(self) -> bool:
         data = self.config.data
-        has_split = (pathlib.Path(data.dir) / f"{data.val_split}.manifest.json").exists()
+        has_split = pipeline.has_split(data.dir, data.val_split)
         if not has_split:
             self.log.line(
                 f"not evaluated: {data.dir} holds no split {data.val_split!r}; the newest step counts as best"

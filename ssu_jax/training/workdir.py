@@ -7,7 +7,6 @@ metrics.jsonl    tensorboard/    checkpoints/
 """
 
 import fcntl
-import hashlib
 import json
 import pathlib
 import platform
@@ -17,6 +16,7 @@ from typing import Any
 
 from ssu_jax import files
 from ssu_jax.config import Config
+from ssu_jax.data import pipeline
 from ssu_jax.types import UserError
 
 CONFIG, TOKENIZER, RUN = "config.json", "tokenizer.json", "versions.json"
@@ -88,8 +88,9 @@ def facts(config: Config, data_digest: str) -> dict[str, Any]:
     Each may have the records elsewhere, and other reader processes.
     """
     options = {name: _kept(name, value) for name, value in _flat(config.to_dict()).items() if name not in _OWN}
-    val_split = pathlib.Path(config.data.dir) / f"{config.data.val_split}.manifest.json"
-    val_digest = hashlib.sha256(val_split.read_bytes()).hexdigest() if val_split.is_file() else ""
+    data = config.data
+    has_split = pipeline.has_split(data.dir, data.val_split)
+    val_digest = pipeline.open_source(data.dir, data.val_split, data).digest if has_split else ""
     known = {name: version for name, version in versions().items() if version}  # git may be absent, or slow
     return {**options, "data_digest": data_digest, "val_manifest_digest": val_digest, **known}
 

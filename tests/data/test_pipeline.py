@@ -13,7 +13,7 @@ import pytest
 from small_clips import CLASSES, leave_without_a_word, small_clip
 
 from ssu_jax.config import sizes
-from ssu_jax.data import audio, execution, pipeline, records
+from ssu_jax.data import audio, execution, order, pipeline, records
 from ssu_jax.tokenizer import BOS, EOS, Tokenizer
 from ssu_jax.types import SoundObject, UserError
 
@@ -82,8 +82,8 @@ def test_each_epoch_holds_each_record_once_and_no_two_epochs_are_alike(config, t
 
 def test_permutations_are_pinned():
     # Raw bits of Philox: the same in every version of NumPy, so a run can be resumed after an upgrade.
-    assert pipeline.permutation(0, 0, 8).tolist() == [0, 3, 7, 5, 1, 2, 6, 4]
-    assert pipeline.permutation(0, 1, 8).tolist() == [4, 7, 6, 1, 2, 0, 5, 3]
+    assert order.permutation(0, 0, 8).tolist() == [0, 3, 7, 5, 1, 2, 6, 4]
+    assert order.permutation(0, 1, 8).tolist() == [4, 7, 6, 1, 2, 0, 5, 3]
 
 
 def test_any_start_threads_and_processes_give_the_same_batches(config, tokenizer, monkeypatch):
@@ -105,6 +105,31 @@ def test_hosts_make_their_rows_of_the_same_batches(config, tokenizer, hosts):
     for rows in parts:
         mine = take(pipeline.train_batches(config, tokenizer, 2, rows=rows), 3)
         assert_same(mine, [type(batch)(*(values[list(rows)] for values in batch)) for batch in whole])
+
+
+def test_several_directories_are_one_set_or_mixed_by_weight(config, tokenizer, directory, tmp_path):
+    clips = (dataclasses.replace(small_clip(i, size=32), id=f"other-{i}", captions=("",) * 3) for i in range(4))
+    records.write_split(tmp_path, "train", clips, 1, classes=("siren", *CLASSES[:2]), source={"other": 1})
+    config.data.dir, config.train.batch_size = f"{directory},{tmp_path}", 7
+    joined = [batch.record.tolist() for batch in take(pipeline.train_batches(config, tokenizer, 0), 4)]
+    assert sorted(joined[0] + joined[1]) == list(range(NUMBER + 4))
+    config.data.weights = (1.0, 3.0)
+    mixed = take(pipeline.train_batches(config, tokenizer, 0), 12)
+    theirs = [sum(batch.record >= NUMBER) for batch in mixed]
+    assert sum(theirs) == 7 * 12 * 3 / 4
+    assert set(theirs) <= {5, 6}
+    said = [[(row[1:2] != EOS).any() for row in batch.text_ids[:, 0]] for batch in mixed]
+    assert [sum(row) <= 7 - theirs for row, theirs in zip(said, theirs, strict=True)] == [True] * 12
+    first = [number for batch in mixed for number in batch.record.tolist() if number >= NUMBER]
+    assert all(sorted(first[i : i + 4]) == [10, 11, 12, 13] for i in range(0, 60, 4))
+    assert_same(take(pipeline.train_batches(config, tokenizer, 5), 2), mixed[5:7])
+    # Evaluation reads the directories that hold the split.
+    assert pipeline.has_split(config.data.dir, "val")
+    evaluated = take(pipeline.eval_batches(config, tokenizer, "val", 4), 1)[0]
+    assert evaluated.record.tolist() == [0, 1, 2, 3]
+    config.data.weights = (1.0,)
+    with pytest.raises(UserError, match="one weight a directory"):
+        pipeline.train_batches(config, tokenizer, 0)
 
 
 def test_an_example_by_hand(config, tokenizer):
