@@ -10,6 +10,11 @@ AVSBENCH_S4 = tuple(sorted(
     "chainsawing_trees cap_gun_shooting lawn_mowing".split()
 ))  # fmt: skip
 
+# MUSIC: the 11 instruments of MUSIC_solo_videos.json (roudimit/MUSIC_dataset).
+MUSIC = tuple(
+    "accordion acoustic_guitar cello clarinet erhu flute saxophone trumpet tuba violin xylophone".split()
+)  # fmt: skip
+
 # AVSS: the 71 names of label2idx.json, in the order of the colours of `labels_rgb` (YenanLiu/DDESeg holds a copy).
 AVSS = tuple(
     "background accordion airplane axe baby bassoon bell bird boat boy bus car cat cello clarinet clipper clock dog "
@@ -20,11 +25,11 @@ AVSS = tuple(
 )
 
 # MUSIC-AVQA's 22 instruments (values of its question templates) are f-Music's 22 classes; two have another name.
-_MUSIC_AVQA = {"acoustic_guitar": "guitar", "electric_bass": "bass"}
+MUSIC_AVQA = {"acoustic_guitar": "guitar", "electric_bass": "bass"}
 
 # VGGSound's labels (hche11/VGGSound: data/stat.csv) whose clips f-Lifescene's classes are; those not listed here
 # have the same name in both. That the set was made of them is inferred from the names: its authors do not say.
-_VGGSOUND = {
+VGGSOUND = {
     "female singing": "woman singing",
     "female speech, woman speaking": "woman speaking",
     "male singing": "man singing",
@@ -51,10 +56,10 @@ _VGGSOUND = {
 def f_music_name(name: str) -> str:
     """f-Music's class of its own name in any case, or of MUSIC-AVQA's; any other name comes back as it is."""
     folded = name.lower()
-    return folded if folded in F_MUSIC_CLASSES else _MUSIC_AVQA.get(folded, name)
+    return folded if folded in F_MUSIC_CLASSES else MUSIC_AVQA.get(folded, name)
 
 
 def f_lifescene_name(name: str) -> str:
     """f-Lifescene's class of its own name in any case, or of VGGSound's; any other name comes back as it is."""
     folded = name.lower()
-    return folded if folded in F_LIFESCENE_CLASSES else _VGGSOUND.get(folded, name)
+    return folded if folded in F_LIFESCENE_CLASSES else VGGSOUND.get(folded, name)

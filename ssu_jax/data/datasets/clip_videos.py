@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ssu_jax.data import media, video
-from ssu_jax.data.datasets.layout import Item, Reading
+from ssu_jax.data.datasets.layout import Item, Layout, Reading
 from ssu_jax.data.survey import glance
 from ssu_jax.types import Clip, UserError
 
@@ -31,6 +31,23 @@ class Piece:
     start: float = 0.0
     seconds: int = CLIP_SECONDS
     names: tuple[str, ...] = ()
+
+
+class VideoLayout(Layout):
+    """What layouts share whose items are a video, and a Piece of it."""
+
+    def faults(self, item: Item) -> list[str]:
+        fault = fault_of(item.files[0])
+        return [fault] if fault else []
+
+    def read(self, item: Item, moments: Sequence[float] | None = None) -> Clip:
+        """The clip without annotation, as `read_clip`, from within the folder of the set."""
+        check_inside(self.folder, item.files)
+        return read_clip(item, self.name, self.reading, moments)[0]
+
+    @property
+    def folder(self) -> pathlib.Path:
+        return self.source
 
 
 def starts_of(paths: Sequence[pathlib.Path]) -> list[list[float]]:
@@ -65,6 +82,23 @@ def sound_fault_of(path: pathlib.Path) -> str:
     except UserError as error:
         return str(error)
     return ""
+
+
+def videos_below(folder: pathlib.Path) -> dict[str, pathlib.Path]:
+    """Every video below a folder by its name without ending; of several with one name the first in order of paths.
+
+    Raises UserError for a folder that is none.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder: check --source")
+    found = {}
+    for parent, below, names in os.walk(folder):
+        below[:] = sorted(name for name in below if not name.startswith("."))
+        for name in sorted(names):
+            stem, ending = os.path.splitext(name)
+            if ending.lower() in ENDINGS and not name.startswith("."):
+                found.setdefault(stem, pathlib.Path(parent, name))
+    return found
 
 
 def check_inside(source: pathlib.Path, paths: Sequence[pathlib.Path]) -> None:

@@ -5,12 +5,12 @@ import pathlib
 
 from ssu_jax import files
 from ssu_jax.data.datasets import clip_videos, example_files, tables
-from ssu_jax.data.datasets.clip_videos import ENDINGS, Piece
-from ssu_jax.data.datasets.layout import Item, Layout, Reading
+from ssu_jax.data.datasets.clip_videos import ENDINGS, Piece, VideoLayout
+from ssu_jax.data.datasets.layout import Item, Reading
 from ssu_jax.types import Clip, UserError
 
 
-class Raw(Layout):
+class Raw(VideoLayout):
     """Every video below a folder, or those that a text file lists, cut into clips of 10 seconds.
 
     source:    the folder, or a text file with a path a line, relative to its own folder; "#" begins a remark.
@@ -48,15 +48,11 @@ class Raw(Layout):
         return tables.in_order(items, self.source)
 
     def load(self, item: Item) -> Clip:
-        return clip_videos.read_clip(item, self.name, self.reading)[0]
-
-    def faults(self, item: Item) -> list[str]:
-        fault = clip_videos.fault_of(item.files[0])
-        return [fault] if fault else []
+        return self.read(item)
 
     @classmethod
     def write_example(cls, folder: pathlib.Path, num_clips: int = 6, seed: int = 0) -> None:
-        """The first clip opens a longer video, of which it and the second are the halves; the others have their own."""
+        """The first two clips are the halves of one video; the others have their own."""
         clips = example_files.world(num_clips, seed)
         example_files.write_video(folder / "trips" / "long.mp4", *clips[:2])
         for number, clip in enumerate(clips[2:], 2):
@@ -73,7 +69,6 @@ class Raw(Layout):
                 for name in names
                 if not name.startswith(".") and pathlib.PurePath(name).suffix.lower() in ENDINGS
             ]
-        clip_videos.check_inside(base, paths)
         return sorted(paths)
 
     def _listed(self) -> list[pathlib.Path]:
