@@ -75,6 +75,18 @@ def make_folder(path: str | os.PathLike) -> pathlib.Path:
     return path
 
 
+def existing_parent(path: str | os.PathLike) -> pathlib.Path:
+    """The path itself if it exists, else the nearest folder above that does."""
+    path = pathlib.Path(path).absolute()
+    return next(place for place in (path, *path.parents) if place.exists())
+
+
+def remove_if_empty(path: str | os.PathLike) -> None:
+    """Takes a folder away that holds nothing."""
+    if os.path.isdir(path) and not os.listdir(path):
+        os.rmdir(path)
+
+
 def cache_folder() -> pathlib.Path:
     """The user's folder for what can be made again: $XDG_CACHE_HOME/ssu_jax, by default ~/.cache/ssu_jax.
 

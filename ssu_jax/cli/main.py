@@ -130,7 +130,8 @@ def _build(verbs: Sequence[str]) -> tuple[_Parser, dict[str, _VerbParser]]:
         below = choices.add_parser(verb, help=module.HELP, description=module.HELP, epilog=epilog)
         if verb in CONFIGURED:
             below.add_argument("--config", metavar="FILE.py", help="file whose get_config() returns the configuration")
-        module.add_arguments(below)
+        if len(verbs) == 1:  # the list of verbs shows no options
+            module.add_arguments(below)
         below.set_defaults(run=module.run)
     return parser, choices.choices
 

@@ -78,8 +78,8 @@ def write_shards(
             return seal(folder, split, written, facts)
         finally:
             growing.remove()
-            if is_new and os.path.isdir(directory) and not os.listdir(directory):
-                os.rmdir(directory)
+            if is_new:
+                files.remove_if_empty(directory)
 
 
 def begin(directory: str | os.PathLike, split: str, overwrite: bool) -> storage.Folder:

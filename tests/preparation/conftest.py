@@ -1,6 +1,7 @@
-"""The small hand-made clips of the tests of data."""
+"""Lets the tests of this folder import `worlds`, and the small clips of the data tests."""
 
 import pathlib
 import sys
 
-sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / "data"))
+HERE = pathlib.Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE.parent / "data")]
