@@ -61,15 +61,24 @@ def main():
 def _run(row: str, seed: int, args: argparse.Namespace) -> dict:
     workdir = args.workdir / f"{row.replace(' ', '_')}-{seed}"
     metrics = workdir / "ablation.json"
-    if metrics.exists():
-        return json.loads(metrics.read_text())
-    _ssu("train", "--config", ROOT / "configs/nano.py", "--workdir", workdir, f"--config.data.dir={args.data}",
-         f"--config.train.num_steps={args.steps}", f"--config.train.batch_size={args.batch_size}",
-         f"--config.train.seed={seed}", "--config.eval.every_steps=0", "--config.train.picture_every_steps=0",
-         *ROWS[row])  # fmt: skip
-    _ssu("evaluate", "--checkpoint", workdir, "--records", args.data, "--split", "test", "--out", metrics,
-         "--num-clips", args.num_clips)  # fmt: skip
+    if not metrics.exists():
+        train(workdir, args.data, args.steps, args.batch_size, seed, ROWS[row])
+        score(workdir, args.data, args.num_clips, metrics)
     return json.loads(metrics.read_text())
+
+
+def train(workdir: pathlib.Path, data: str, steps: int, batch_size: int, seed: int, options: list[str]) -> None:
+    """A run of nano, with these options changed."""
+    _ssu("train", "--config", ROOT / "configs/nano.py", "--workdir", workdir, f"--config.data.dir={data}",
+         f"--config.train.num_steps={steps}", f"--config.train.batch_size={batch_size}",
+         f"--config.train.seed={seed}", "--config.eval.every_steps=0", "--config.train.picture_every_steps=0",
+         *options)  # fmt: skip
+
+
+def score(workdir: pathlib.Path, data: str, num_clips: int, metrics: pathlib.Path) -> None:
+    """Scores of a run on the test split, with intervals, as JSON."""
+    _ssu("evaluate", "--checkpoint", workdir, "--records", data, "--split", "test", "--out", metrics,
+         "--num-clips", num_clips)  # fmt: skip
 
 
 def _ssu(*arguments):
@@ -88,12 +97,17 @@ def _table(scores: dict[str, list[dict]], args: argparse.Namespace) -> str:
         f"    python benchmarks/ablation.py --data data --workdir runs/ablation --steps {args.steps} "
         f"--batch-size {args.batch_size} --seeds {' '.join(map(str, args.seeds))} --table docs/ablation.md",
         "",
-        "| row | " + " | ".join(SCORES) + " |",
-        "| --- |" + " --- |" * len(SCORES),
+        *rows_of(scores),
     ]
+    return "\n".join(lines) + "\n"
+
+
+def rows_of(scores: dict[str, list[dict]]) -> list[str]:
+    """The lines of the table."""
+    lines = ["| row | " + " | ".join(SCORES) + " |", "| --- |" + " --- |" * len(SCORES)]
     for row, runs in scores.items():
         lines.append(f"| {row} | " + " | ".join(_cell(runs, name) for name in SCORES) + " |")
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 def _cell(runs: list[dict], name: str) -> str:

@@ -18,6 +18,6 @@ class PretrainingConfig:
                           low=0.0)  # fmt: skip
     pictures: float = option(1.0, "mean squared error of the hidden squares of the pictures", low=0.0)
     sounds: float = option(1.0, "mean squared error of the hidden squares of the log-mel patches", low=0.0)
-    temperature: float = option(0.07, "of the contrast: similarities, -1 to 1, are divided by it", low=1e-3, high=10.0)
+    temperature: float = option(0.2, "of the contrast: similarities, -1 to 1, are divided by it", low=1e-3, high=10.0)
     width: int = option(128, "width of the decoders", low=8)
     embedding_width: int = option(64, "width of the space in which picture and sound are compared", low=4)

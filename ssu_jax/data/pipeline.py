@@ -26,7 +26,7 @@ ClipIds = Callable[[Sequence[str]], np.ndarray]  # sentences -> int32 [n, 77]
 
 def train_batches(
     config: Config,
-    tokenizer: Tokenizer,
+    tokenizer: Tokenizer | None,
     start_step: int = 0,
     clip_ids: ClipIds | None = None,
     rows: Sequence[int] | None = None,
@@ -144,7 +144,7 @@ class _TrainingExample:
         self,
         source: RecordSource | JoinedSource,
         data: DataConfig,
-        tokenizer: Tokenizer,
+        tokenizer: Tokenizer | None,
         seed: int,
         clip_ids: ClipIds | None = None,
     ):

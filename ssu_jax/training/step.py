@@ -87,7 +87,7 @@ def jitted_step(model: Any, config: Config, optimizer: optax.GradientTransformat
 def total_loss(outputs: Any, batch: Batch, config: Config) -> tuple[Float[Array, ""], dict[str, Any]]:
     """What training makes small, and its terms: of what the model of the configuration's family gives."""
     if config.family == "pretraining":
-        return objective.total_loss(outputs, batch, config.pretraining)
+        return objective.total_loss(outputs, config.pretraining)
     return losses.total_loss(outputs, batch, config.losses)
 
 
