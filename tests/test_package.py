@@ -141,10 +141,15 @@ def test_every_package_that_is_imported_is_asked_for():
 
     wanted = [Requirement(line) for line in importlib.metadata.requires("ssu_jax")]
     core = {folded(one.name) for one in wanted if not one.marker or one.marker.evaluate({"extra": ""})}
-    convert = {folded(one.name) for one in wanted if one.marker and one.marker.evaluate({"extra": "convert"})}
+    extras = {
+        extra: {folded(one.name) for one in wanted if one.marker and one.marker.evaluate({"extra": extra})}
+        for extra in ("convert", "beam", "data")
+    }
+    own = dict.fromkeys(("conversion", "tables", "profiling", "weights"), extras["convert"])
+    own |= {"preparation": extras["beam"], "data": extras["data"]}
     owners = importlib.metadata.packages_distributions()
     for path in (ROOT / "ssu_jax").rglob("*.py"):
-        allowed = core | convert if path.parts[-2] in ("conversion", "tables", "profiling", "weights") else core
+        allowed = core | own.get(path.parts[-2], set())
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
                 names = [alias.name for alias in node.names]
