@@ -41,15 +41,15 @@ def second_patches(
 
     The sound is cut or padded with silence to `num_seconds`. A patch spans 0.975 s, so it never sees the next second.
     """
-    padded = np.zeros(num_seconds * sample_rate)
-    padded[: len(sound)] = sound[: len(padded)]
     window, hop = _window_and_hop(sample_rate)
     needed = (PATCH_FRAMES - 1) * hop + window
-    if 100 * hop == sample_rate:  # a second is 100 hops: one pass over the whole sound, 4 % of it unused
-        frames = log_mel(np.pad(padded, (0, 100 * hop)), sample_rate, log_offset)
-        return np.ascontiguousarray(frames[: 100 * num_seconds].reshape(num_seconds, 100, MEL_BANDS)[:, :PATCH_FRAMES])
-    seconds = padded.reshape(num_seconds, sample_rate)[:, :needed]
-    return np.stack([log_mel(second, sample_rate, log_offset) for second in seconds])
+    missing = max(0, num_seconds * sample_rate - len(sound))
+    whole = np.pad(sound, (0, missing)) if missing else sound[: num_seconds * sample_rate]
+    patches = np.empty((num_seconds, PATCH_FRAMES, MEL_BANDS), np.float32)
+    # Second by second, though the spectra of all could be one call: what a second takes stays in the cache.
+    for patch, second in zip(patches, whole.reshape(num_seconds, sample_rate), strict=True):
+        patch[:] = log_mel(second[:needed], sample_rate, log_offset)
+    return patches
 
 
 def stft_magnitude(sound: Float[np.ndarray, "samples"], sample_rate: int) -> Float[np.ndarray, "frames bins"]:
@@ -59,13 +59,16 @@ def stft_magnitude(sound: Float[np.ndarray, "samples"], sample_rate: int) -> Flo
     if len(sound) < window:
         return np.zeros((0, length // 2 + 1))
     frames = np.lib.stride_tricks.sliding_window_view(np.asarray(sound, np.float64), window)[::hop]
-    periodic_hann = np.hanning(window + 1)[:-1]
-    return np.abs(scipy.fft.rfft(frames * periodic_hann, length))
+    padded = np.empty((len(frames), length))  # here: scipy would copy the frames once more to pad them
+    np.multiply(frames, _periodic_hann(window), out=padded[:, :window])
+    padded[:, window:] = 0.0
+    return np.abs(scipy.fft.rfft(padded))
 
 
 def to_float(sound: Int[np.ndarray, "samples"], sample_rate: int, wanted_rate: int) -> Float[np.ndarray, "resampled"]:
     """int16 to float64 in [-1, 1), resampled (polyphase) where the rates differ."""
-    scaled = sound / 32768.0
+    scaled = sound.astype(np.float64)
+    scaled *= 1 / 32768  # exact, and faster than a division
     if sample_rate == wanted_rate:
         return scaled
     import scipy.signal  # half of the time that this module and all it needs take to load
@@ -76,6 +79,11 @@ def to_float(sound: Int[np.ndarray, "samples"], sample_rate: int, wanted_rate: i
 
 def _window_and_hop(sample_rate: int) -> tuple[int, int]:
     return round(WINDOW_SECONDS * sample_rate), round(HOP_SECONDS * sample_rate)
+
+
+@functools.cache
+def _periodic_hann(window: int) -> Float[np.ndarray, "window"]:
+    return np.hanning(window + 1)[:-1]
 
 
 @functools.cache

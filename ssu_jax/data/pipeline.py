@@ -155,10 +155,8 @@ class _TrainingExample:
 
     def __call__(self, position: int) -> Batch:
         number = self.order(position)
-        clip = _decode(self.source, number)
-        rng = draws(self.seed, position)
-        start = int(rng.integers(max(len(clip.frames) - self.data.num_frames, 0) + 1))
-        clip = transforms.stretch(clip, start, self.data.num_frames)
+        rng, seconds = draws(self.seed, position), self.data.num_frames
+        clip = _decode(self.source, number, lambda t: (int(rng.integers(max(t - seconds, 0) + 1)), seconds))
         clip = transforms.augment(clip, self.data.augment, rng)
         return clip_to_example(clip, self.data, self.tokenizer, number, self.clip_ids)
 
@@ -188,9 +186,11 @@ class _EvaluationExample:
         return filler._replace(frame_valid=nothing, mask_known=nothing, text_known=nothing, source_known=nothing)
 
 
-def _decode(source: RecordSource | JoinedSource, number: int) -> Clip:
+def _decode(
+    source: RecordSource | JoinedSource, number: int, choose: Callable[[int], tuple[int, int]] | None = None
+) -> Clip:
     try:
-        return records.decode_clip(source[number])
+        return records.decode_clip(source[number], choose)
     except ValueError as error:
         raise UserError(
             f"{source.directory}, split {source.split}: record {number} cannot be used: {error}", 78
@@ -199,7 +199,7 @@ def _decode(source: RecordSource | JoinedSource, number: int) -> Clip:
 
 def _labels(clip: Clip, data: DataConfig, valid: np.ndarray) -> dict[str, np.ndarray]:
     t, size = data.num_frames, data.image_size
-    masks, semantic = np.zeros((t, size, size), np.uint8), np.zeros((t, size, size), np.int8)
+    masks, semantic = np.zeros((t, size, size), bool), np.zeros((t, size, size), np.int8)
     sources, audible = np.zeros((2, t, len(data.classes)), np.uint8)
     masks_known, text_known, source_known = (_padded(getattr(clip, name)[:t], t) & valid for name in KNOWN_FLAGS)
     semantic[np.flatnonzero(~clip.masks_known[:t])] = -1
@@ -219,9 +219,9 @@ def _labels(clip: Clip, data: DataConfig, valid: np.ndarray) -> dict[str, np.nda
             seen = transforms.resize_masks(seen, size, size)
         seen = _padded(seen, t)
         masks |= seen & sounding[:, None, None]
-        semantic[seen & (semantic >= 0)] = label + 1
+        np.copyto(semantic, label + 1, where=seen & (semantic >= 0))
     return {
-        "masks": masks,
+        "masks": masks.view(np.uint8),
         "semantic": semantic,
         "source_labels": sources,
         "audible_labels": audible,

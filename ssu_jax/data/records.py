@@ -29,7 +29,7 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 from PIL import Image
 
-from ssu_jax.data import example, run_lengths, shards
+from ssu_jax.data import example, run_lengths, shards, transforms
 from ssu_jax.data.source import RecordSource
 from ssu_jax.types import KNOWN_FLAGS, Clip, SoundObject, UserError
 
@@ -96,15 +96,22 @@ def encode_clip(clip: Clip) -> bytes:
     })  # fmt: skip
 
 
-def decode_clip(record: bytes) -> Clip:
-    """The inverse of `encode_clip`, up to JPEG. Raises ValueError if the record is not a clip."""
+def decode_clip(record: bytes, choose: Callable[[int], tuple[int, int]] | None = None) -> Clip:
+    """The inverse of `encode_clip`, up to JPEG. Raises ValueError if the record is not a clip.
+
+    choose: number of frames -> (start, seconds) of a `transforms.stretch`, outside of which no picture is decoded.
+    """
     features = _features(record)
     labels = _labels(features, with_masks=True)
-    rows, columns = _size(features)
-    frames = np.empty((len(labels.valid), rows, columns, 3), np.uint8)
-    for frame, jpeg in zip(frames, features["frames"], strict=True):
+    clip = dataclasses.replace(labels, sound=np.frombuffer(features["sound"][0], "<i2"))
+    jpegs, (rows, columns) = features["frames"], _size(features)
+    if choose is not None:
+        start, seconds = choose(len(jpegs))
+        clip, jpegs = transforms.stretch(clip, start, seconds), jpegs[start : start + seconds]
+    frames = np.empty((len(jpegs), rows, columns, 3), np.uint8)
+    for frame, jpeg in zip(frames, jpegs, strict=True):
         frame[:] = _from_jpeg(jpeg, rows, columns)
-    return dataclasses.replace(labels, frames=frames, sound=np.frombuffer(features["sound"][0], "<i2"))
+    return dataclasses.replace(clip, frames=frames)
 
 
 def decode_labels(record: bytes, with_masks: bool = False) -> Clip:

@@ -103,7 +103,10 @@ def crop(clip: Clip, share: float, top: float, left: float) -> Clip | None:
 def adjust_light(clip: Clip, brightness: float, contrast: float) -> Clip:
     """value -> (value - 127.5) * contrast + 127.5 + 255 * brightness, the same in each channel."""
     table = (np.arange(256) - 127.5) * contrast + 127.5 + 255 * brightness
-    return dataclasses.replace(clip, frames=np.clip(np.rint(table), 0, 255).astype(np.uint8)[clip.frames])
+    table = np.clip(np.rint(table), 0, 255).astype(np.uint8)
+    # bytes.translate looks values up several times faster than NumPy's indexing.
+    frames = np.frombuffer(clip.frames.tobytes().translate(table.tobytes()), np.uint8)
+    return dataclasses.replace(clip, frames=frames.reshape(clip.frames.shape))
 
 
 def adjust_sound(clip: Clip, gain_db: float, samples: int) -> Clip:

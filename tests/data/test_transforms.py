@@ -8,7 +8,7 @@ import pytest
 from small_clips import small_clip
 
 from ssu_jax.config.data import AugmentConfig
-from ssu_jax.data import synthetic, transforms
+from ssu_jax.data import records, synthetic, transforms
 from ssu_jax.data.captions import mended_captions
 from ssu_jax.data.synthetic import sentences
 from ssu_jax.types import SoundObject
@@ -216,3 +216,27 @@ def test_resize():
     small = transforms.resize_frames(frames, 4, 4)
     assert small[0, 0, 3].tolist() == [200] * 3
     assert small[0, 3, 0].tolist() == [0] * 3
+
+
+@pytest.mark.parametrize(("start", "seconds"), [(0, 7), (2, 3), (4, 9)])
+def test_a_stretch_of_a_record_is_the_stretch_of_its_clip(start, seconds):
+    record = records.encode_clip(small_clip(1, t=7))
+    counts = []
+    found = records.decode_clip(record, lambda t: counts.append(t) or (start, seconds))
+    wanted = transforms.stretch(records.decode_clip(record), start, seconds)
+    assert counts == [7]
+    assert len(found.frames) == min(seconds, 7 - start)
+    for name in ("frames", "frame_times", "sound", "valid", "masks_known"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(wanted, name))
+    assert found.captions == wanted.captions
+    for one, other in zip(found.objects, wanted.objects, strict=True):
+        np.testing.assert_array_equal(one.sounding, other.sounding)
+        np.testing.assert_array_equal(one.masks, other.masks)
+
+
+def test_light_is_the_same_table_for_every_value_and_layout():
+    clip = dataclasses.replace(small_clip(0), frames=np.arange(3 * 16 * 16 * 3, dtype=np.uint8).reshape(3, 16, 16, 3))
+    table = np.clip(np.rint((np.arange(256) - 127.5) * 1.1 + 127.5 - 255 * 0.07), 0, 255).astype(np.uint8)
+    for frames in (clip.frames, clip.frames[:, :, ::-1]):
+        lit = transforms.adjust_light(dataclasses.replace(clip, frames=frames), -0.07, 1.1)
+        np.testing.assert_array_equal(lit.frames, table[frames])
