@@ -1,6 +1,7 @@
 """What a video file holds, measured on all its packets: headers guess, round, and promise what was cut off."""
 
 import dataclasses
+import functools
 import math
 import os
 import pathlib
@@ -119,13 +120,14 @@ def survey(path: str | os.PathLike) -> VideoInfo:
 def glance(path: str | os.PathLike) -> VideoInfo:
     """What the header and the first picture say, without reading on: to take seconds out of a long video.
 
-    The length is the header's word (where it has none, all is read as by `survey`), and nothing is noted.
-    Raises UserError as `survey`, for a file cut short only where the boxes of an mp4 tell.
+    The length is the header's word, and nothing is noted; where a header has none to be trusted, all is read once
+    as by `survey`. Raises UserError as `survey`, for a file cut short only where the boxes of an mp4 tell.
     """
     path = pathlib.Path(path)
     picture = _first_picture(path)
     if not picture.declared:
-        return survey(path)
+        status = path.stat()
+        return _surveyed(path, status.st_size, status.st_mtime_ns)
     if picture.is_mp4 and media.mp4_is_cut(path):
         raise UserError(f"{path}: truncated: it announces {picture.declared:.1f} s: get the whole file")
     _check_length(path, picture.declared)
@@ -143,6 +145,11 @@ def glance(path: str | os.PathLike) -> VideoInfo:
         sound_seconds=(0.0, picture.declared if picture.sample_rate else 0.0),
         notes=(),
     )
+
+
+@functools.lru_cache(maxsize=16)
+def _surveyed(path: pathlib.Path, size: int, changed: int) -> VideoInfo:
+    return survey(path)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,15 +179,15 @@ def _first_picture(path: pathlib.Path) -> _Picture:
         if orientation.transposed:
             height, width, aspect = width, height, 1 / aspect
         time = frame.pts if frame.pts is not None else frame.dts or 0
-        sound = media.sound_stream(container)
+        sound, named = media.sound_stream(container), container.format.name
         return _Picture(
             height=height,
             width=width,
             pixel_aspect=aspect,
             orientation=orientation,
             start=time * stream.time_base,
-            declared=media.declared_seconds(container, stream),
-            is_mp4="mp4" in container.format.name,
+            declared=0.0 if named in _WITHOUT_LENGTH else media.declared_seconds(container, stream),
+            is_mp4="mp4" in named,
             sample_rate=sound.codec_context.sample_rate if sound else 0,
             channels=sound.codec_context.channels if sound else 0,
         )

@@ -186,8 +186,8 @@ def _frames(info: VideoInfo, choose: Callable, tally: Tally | None, begin: float
             stream = choose(container)
             if stream is None:
                 return
-            if start:
-                media.seek(container, stream, info.start + Fraction(start))
+            if start:  # by the pictures: Matroska has no index of the sound
+                media.seek(container, media.video_stream(container), info.start + Fraction(start))
             frames = _stamped(container, stream, tally, info.start)
             first = next(frames, None)
             if start and (first is None or first[0] is None or first[0] > begin):
@@ -214,14 +214,17 @@ def _stamped(container, stream, tally: Tally | None, origin: Fraction) -> Iterat
 
 def _laid(frames: Iterator[tuple], rate: int, layout: str, first: int, end: int) -> Iterator[np.ndarray]:
     """Frames with their seconds -> int16 blocks without a gap from sample `first` to sample `end`."""
-    position, place = first, 0
+    position, place, slack = first, None, _SOUND_SLACK_SECONDS * rate
     for seconds, block in _resampled(frames, rate, layout):
-        place = place if seconds is None else round(seconds * rate)
+        # A block is that much behind its frame that the resampler holds back: only the first one's time is exact.
+        exact = None if seconds is None else round(seconds * rate)
+        if place is None or (exact is not None and abs(exact - place) > slack):
+            place = exact or 0
         ahead = place - position
         place += block.shape[1]
         if ahead < 0 and position == first:  # before what is wanted
             block = block[:, -ahead:]
-        hole = ahead if ahead > (_SOUND_SLACK_SECONDS * rate if position > first else 0) else 0
+        hole = ahead if ahead > (slack if position > first else 0) else 0
         for part in itertools.chain(_silence(min(hole, end - position), len(block), rate), [block]):
             part = part[:, : end - position]
             position += part.shape[1]

@@ -70,15 +70,11 @@ class _AvsBench(Layout):
         )
 
     def faults(self, item: Item) -> list[str]:
-        found = []
-        for check, paths in ((self._check_told, [item]), (pictures.size_of, item.files[:-1])):
-            for one in paths:
-                try:
-                    check(one)
-                except UserError as error:
-                    found.append(str(error))
-        fault = clip_videos.sound_fault_of(item.files[-1])
-        return [*found, fault] if fault else found
+        found = clip_videos.told(lambda: clip_videos.check_inside(self.source, item.files))
+        found += clip_videos.told(lambda: self._check_told(item))
+        for path in item.files[:-1]:
+            found += clip_videos.told(functools.partial(pictures.size_of, path))
+        return found + clip_videos.told(lambda: clip_videos.check_sound(item.files[-1]))
 
     def _mask_files(self, item: Item) -> tuple[pathlib.Path, ...]:
         return item.files[item.facts.frames : -1]

@@ -5,7 +5,8 @@ import dataclasses
 import math
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -37,8 +38,7 @@ class VideoLayout(Layout):
     """What layouts share whose items are a video, and a Piece of it."""
 
     def faults(self, item: Item) -> list[str]:
-        fault = fault_of(item.files[0])
-        return [fault] if fault else []
+        return told(lambda: check_inside(self.folder, item.files)) or told(lambda: check_video(item.files[0]))
 
     def read(self, item: Item, moments: Sequence[float] | None = None) -> Clip:
         """The clip without annotation, as `read_clip`, from within the folder of the set."""
@@ -59,29 +59,30 @@ def starts_of(paths: Sequence[pathlib.Path]) -> list[list[float]]:
         return list(threads.map(_starts, paths))
 
 
-def fault_of(path: pathlib.Path) -> str:
-    """What is wrong with a video by its header, "" if nothing."""
-    try:
-        with media.open_media(path) as container:
-            media.video_stream(container)
-            media.sound_stream(container)
-            is_mp4 = "mp4" in container.format.name
-        if is_mp4 and media.mp4_is_cut(path):
-            return f"{path}: truncated: get the whole file again"
-    except UserError as error:
-        return str(error)
-    return ""
+def check_video(path: pathlib.Path) -> None:
+    """Raises UserError for what is wrong with a video by its header."""
+    with media.open_media(path) as container:
+        media.video_stream(container)
+        media.sound_stream(container)
+        is_mp4 = "mp4" in container.format.name
+    if is_mp4 and media.mp4_is_cut(path):
+        raise UserError(f"{path}: truncated: get the whole file again")
 
 
-def sound_fault_of(path: pathlib.Path) -> str:
+def check_sound(path: pathlib.Path) -> None:
     """The same of a sound file."""
+    with media.open_media(path, media.SOUND_CONTAINERS) as container:
+        if media.sound_stream(container) is None:
+            raise UserError(f"{path}: holds no sound that can be read: get the file again")
+
+
+def told(check: Callable[[], Any]) -> list[str]:
+    """What a check raises, as a list of one line; empty if all is well."""
     try:
-        with media.open_media(path, media.SOUND_CONTAINERS) as container:
-            if media.sound_stream(container) is None:
-                return f"{path}: holds no sound that can be read: get the file again"
+        check()
     except UserError as error:
-        return str(error)
-    return ""
+        return [str(error)]
+    return []
 
 
 def videos_below(folder: pathlib.Path) -> dict[str, pathlib.Path]:

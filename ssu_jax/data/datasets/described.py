@@ -5,6 +5,7 @@ Their authors have published names and counts and no files, so this layout is ou
 
 import collections
 import dataclasses
+import functools
 import os
 import pathlib
 
@@ -106,16 +107,12 @@ class Described(Layout):
         )
 
     def faults(self, item: Item) -> list[str]:
-        found = [clip_videos.fault_of(item.files[0])]
+        found = clip_videos.told(lambda: clip_videos.check_inside(self.source, item.files))
+        found += clip_videos.told(lambda: clip_videos.check_video(item.files[0]))
         for path in item.files[1:]:
-            try:
-                if path.suffix == ".png":
-                    pictures.size_of(path)
-                else:
-                    tables.read_json(path, list)
-            except UserError as error:
-                found.append(str(error))
-        return [fault for fault in found if fault]
+            check = pictures.size_of if path.suffix == ".png" else _read_entries
+            found += clip_videos.told(functools.partial(check, path))
+        return found
 
     def _name(self, name: str) -> str:
         raise NotImplementedError
@@ -171,7 +168,7 @@ class Described(Layout):
         found = {key: pictures.read_mask(item.files[place], size) for key, place in item.facts.masks.items()}
         if item.facts.run_lengths is not None:
             path = item.files[item.facts.run_lengths]
-            for number, entry in enumerate(tables.read_json(path, list)):
+            for number, entry in enumerate(_read_entries(path)):
                 where = f"{path}, entry {number}"
                 if not isinstance(entry, dict) or type(entry.get("second")) is not int or entry["second"] < 0:
                     raise UserError(f"{where}: wanted a second from 0 up, an object and a segmentation: correct it")
@@ -271,6 +268,10 @@ def _objects(item: Item, masks: dict[tuple[str, int], np.ndarray], t: int, size:
         sources_known &= known
         objects.append(SoundObject(one.name, sounding, one.on_screen, stack))
     return objects, masks_known, sources_known
+
+
+def _read_entries(path: pathlib.Path) -> list:
+    return tables.read_json(path, list)
 
 
 def _check_id(row: tables.Row, ids: set[str]) -> None:
