@@ -2,12 +2,17 @@
 
 import sys
 
-HELP = "check records, count what they hold, look at clips"
-EPILOG = "ssu data verify data\n  ssu data stats data --plots plots\n  ssu data show data --index 0 --out look"
+HELP = "check records, count what they hold, look at clips, copy them into another format"
+EPILOG = """ssu data verify data
+  ssu data stats data --plots plots
+  ssu data show data --index 0 --out look
+  ssu data convert data --to array_record --out data_ar"""
 
 
 def add_arguments(parser) -> None:
-    """`verify DIR`, `stats DIR`, `show DIR`."""
+    """`verify DIR`, `stats DIR`, `show DIR`, `convert DIR`."""
+    from ssu_jax.data.shards import FILE_FORMATS
+
     jobs = parser.add_subparsers(dest="job", required=True, metavar="JOB")
     verify = jobs.add_parser(
         "verify",
@@ -36,7 +41,19 @@ def add_arguments(parser) -> None:
     show.add_argument("--index", metavar="I", type=int, nargs="+", default=[], help="number of a record, from 0")
     show.add_argument("--id", metavar="ID", nargs="+", default=[], help="id of a clip")
     show.add_argument("--out", metavar="FOLDER", required=True, help="folder for the pictures and videos")
-    for job, work in ((verify, _verify), (stats, _stats), (show, _show)):
+    convert = jobs.add_parser(
+        "convert",
+        help="copy the splits into the other file format, or another number of files",
+        description="Copies every record as it is, its checksums compared on the way. An ArrayRecord folder is also "
+        "described for TensorFlow Datasets, where it is installed: tfds.builder_from_directory(DIR).as_data_source().",
+        epilog="example:\n  ssu data convert data --to array_record --out data_ar",
+    )
+    convert.add_argument("--to", choices=FILE_FORMATS, required=True, help="file format of the copy")
+    convert.add_argument("--out", metavar="DIR", required=True, help="folder, or URL (gs://...), of the copy")
+    convert.add_argument("--split", metavar="S", nargs="+", default=[], help="these splits alone (default: all)")
+    convert.add_argument("--num-shards", type=int, metavar="K", help="files a split (default: as many as there are)")
+    convert.add_argument("--overwrite", action="store_true", help="replace a split if it is already there")
+    for job, work in ((verify, _verify), (stats, _stats), (show, _show), (convert, _convert)):
         job.add_argument("directory", metavar="DIR", help="directory of record shards and manifests")
         job.set_defaults(work=work)
 
@@ -54,6 +71,18 @@ def _verify(args) -> int:
         print(fault)
     print(f"{len(faults)} faults" if faults else "no faults", file=sys.stderr)
     return 1 if faults else 0
+
+
+def _convert(args) -> int:
+    from ssu_jax.preparation import converting
+
+    made = converting.convert(
+        args.directory, args.out, args.to, splits=args.split, num_shards=args.num_shards, overwrite=args.overwrite
+    )
+    for manifest in made:
+        counts = f"{manifest['num_records']} clips in {len(manifest['shards'])} shards"
+        print(f"{args.out}: {manifest['split']!r}, {counts}, digest {manifest['digest'][:12]}", file=sys.stderr)
+    return 0
 
 
 def _stats(args) -> int:

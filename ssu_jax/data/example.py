@@ -13,20 +13,25 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message, message_fa
 Values = Sequence[bytes] | Sequence[int] | Sequence[float]
 
 
-def pack(features: Mapping[str, Values]) -> bytes:
-    """Serializes lists of bytes, int or float, in one order whatever the order of the mapping."""
+_LISTS = {bytes: "bytes_list", float: "float_list", int: "int64_list"}
+
+
+def pack(features: Mapping[str, Values], kinds: Mapping[str, type] | None = None) -> bytes:
+    """Serializes lists of bytes, int or float, in one order whatever the order of the mapping.
+
+    kinds: of lists that may be empty; without it an empty list is of no kind, which some readers refuse.
+    """
     example = _example_class()()
     for name, values in features.items():
         feature = example.features.feature[name]
-        kind = type(values[0]) if len(values) else None
-        if kind is bytes:
-            feature.bytes_list.value.extend(values)
-        elif kind is float:
-            feature.float_list.value.extend(values)
-        elif kind is int:
-            feature.int64_list.value.extend(values)
-        elif kind is not None:
+        kind = type(values[0]) if len(values) else (kinds or {}).get(name)
+        if kind is None:
+            continue
+        if kind not in _LISTS:
             raise TypeError(f"feature {name!r} must hold bytes, int or float, got {kind.__name__}")
+        content = getattr(feature, _LISTS[kind])
+        content.SetInParent()
+        content.value.extend(values)
     return example.SerializeToString(deterministic=True)
 
 

@@ -36,11 +36,12 @@ from ssu_jax.types import KNOWN_FLAGS, Clip, SoundObject, UserError
 __all__ = ["RecordSource", "SCHEMA_VERSION", "decode_clip", "decode_labels", "encode_clip", "verify", "write_split"]
 
 SCHEMA_VERSION = 2
+PICTURES = "frames"  # the feature that holds JPEG
 JPEG_QUALITY = 95
 MAX_FRAME_PIXELS = 1 << 24  # what a record claims must fit into memory
 MAX_CLIP_PIXELS = 1 << 30  # of all frames, or of all masks
 # Type of the values, and their number where it is fixed.
-_SCHEMA = {
+SCHEMA = {
     "schema": (int, 1), "id": (bytes, 1), "dataset": (bytes, 1), "major": (bytes, 1), "category": (bytes, 1),
     "frames": (bytes, None), "frames/size": (int, 2), "frames/times_us": (int, None), "frames/valid": (int, None),
     "frames/captions": (bytes, None), "sound": (bytes, 1), "sound/rate": (int, 1), "objects/names": (bytes, None),
@@ -93,7 +94,7 @@ def encode_clip(clip: Clip) -> bytes:
         **{f"frames/{name}": getattr(clip, name).astype(int).tolist() for name in KNOWN_FLAGS},
         "objects/has_boxes": [int(item.boxes is not None) for item in clip.objects],
         "boxes": [float(edge) for item in clip.objects if item.boxes is not None for edge in item.boxes.flat],
-    })  # fmt: skip
+    }, {name: kind for name, (kind, _) in SCHEMA.items()})  # fmt: skip
 
 
 def decode_clip(record: bytes, choose: Callable[[int], tuple[int, int]] | None = None) -> Clip:
@@ -199,10 +200,10 @@ def _features(record: bytes) -> dict:
         features |= {name: [1] * t for name in _SINCE_2[:3]} | {"objects/has_boxes": [0] * o, "boxes": []}
     elif version != SCHEMA_VERSION:
         raise ValueError(f"record schema {version}, this version of ssu_jax reads 1 to {SCHEMA_VERSION}")
-    missing = [name for name in _SCHEMA if name not in features]
+    missing = [name for name in SCHEMA if name not in features]
     if missing:
         raise ValueError(f"the record lacks {', '.join(missing)}")
-    for name, (kind, count) in _SCHEMA.items():
+    for name, (kind, count) in SCHEMA.items():
         values = features[name]
         if (len(values) and not isinstance(values[0], kind)) or (count is not None and len(values) != count):
             raise ValueError(f"{name} must be {count or 'a list of'} {kind.__name__}")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ssu_jax import files
-from ssu_jax.data import records, shards, storage
+from ssu_jax.data import records, shards, storage, tfds
 from ssu_jax.preparation import tasks
 from ssu_jax.preparation.tasks import Execution, Task
 from ssu_jax.types import UserError
@@ -91,6 +91,7 @@ def prepare_split(
         facts = records.facts_of(job.classes, source)
         manifest = shards.seal(folder, split, [outcome.facts for outcome in done], facts)
         growing.remove()
+        tfds.describe_where_installed(directory, file_format)
     return manifest
 
 
