@@ -20,7 +20,7 @@ from ssu_jax.tokenizer import BOS
 from ssu_jax.training.optimizer import make_optimizer
 from ssu_jax.training.state import create_state
 from ssu_jax.training.step import make_train_step
-from ssu_jax.types import Batch
+from ssu_jax.types import Batch, UserError
 
 PREDICTION, TRAINING_STEP = "prediction", "training_step"
 
@@ -48,7 +48,12 @@ class Program(NamedTuple):
 
 
 def prediction(config: Config, batch_size: int) -> Program:
-    """Masks and sentences of `batch_size` clips of `data.num_frames` frames."""
+    """Masks and sentences of `batch_size` clips of `data.num_frames` frames. Raises UserError for pre-training."""
+    if config.family == "pretraining":
+        raise UserError(
+            "config.family is pretraining, which predicts nothing: `ssu profile --only parameters` counts it, "
+            "`ssu compile-check` looks at its training step"
+        )
     model = models.build(config)
     shapes = jax.eval_shape(lambda: models.example_batch(config, batch_size))
 

@@ -126,6 +126,17 @@ def test_both_halves_switched_off():
         config.validate()
 
 
+def test_pre_training_contrasts_two_clips_at_least():
+    config = changed("train.batch_size", 4)
+    config.family, config.train.grad_accumulation = "pretraining", 2
+    assert config.validate() is config
+    config.train.grad_accumulation = 4
+    with pytest.raises(UserError, match=r"train.batch_size \(4\) must be at least 2 x train.grad_accumulation \(4\)"):
+        config.validate()
+    config.family = "ssuformer"
+    assert config.validate() is config
+
+
 def test_foreign_trees_are_refused():
     tree = Config().to_dict()
     with pytest.raises(UserError, match="unknown field 'colour'"):

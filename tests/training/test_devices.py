@@ -47,10 +47,10 @@ def break_off(workdir) -> None:
     last.rename(last.with_name(last.name + ".unsealed"))
 
 
-def run_meshes(folder, *meshes: str) -> dict:
+def run_meshes(folder, *meshes: str, family: str = "ssuformer") -> dict:
     program = pathlib.Path(__file__).with_name("mesh_runs.py")
     flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
-    command = [sys.executable, str(program), str(folder), *meshes]
+    command = [sys.executable, str(program), family, str(folder), *meshes]
     run = subprocess.run(
         command, env=os.environ | {"XLA_FLAGS": flags}, capture_output=True, text=True, timeout=3000, check=False
     )
@@ -76,6 +76,17 @@ def test_the_whole_model_on_every_mesh_is_that_on_one_device(tmp_path):
     assert found["1,2,2,2"]["share_held"] < 0.5  # vectors are whole, and a tiny model has many
     for mesh in meshes:
         np.testing.assert_allclose(found[mesh]["described"], found["1,1,1,1"]["described"], rtol=1e-5, err_msg=mesh)
+
+
+@pytest.mark.full
+@pytest.mark.timeout(3600)
+def test_pre_training_on_every_mesh_is_that_on_one_device(tmp_path):
+    """The contrast is over the clips of all devices, and the same squares are hidden."""
+    meshes = ("8,1,1,1", "2,2,1,2")
+    found = run_meshes(tmp_path, "1,1,1,1", *meshes, family="pretraining")
+    check_equal(found, "1,1,1,1", meshes[-1])
+    for mesh in meshes:
+        np.testing.assert_allclose(found[mesh]["described"], found["1,1,1,1"]["described"], rtol=1e-4, err_msg=mesh)
 
 
 def test_one_device_needs_no_mesh():

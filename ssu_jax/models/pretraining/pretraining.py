@@ -122,10 +122,9 @@ def _second(x: Shaped[Array, "b t ..."], second: Int[Array, "b"]) -> Shaped[Arra
 
 
 def _centred(x: Float[Array, "b n d"], counts: Bool[Array, "b"]) -> Float[Array, "b n d"]:
-    """Less the mean over the places of those clips that count."""
+    """Less the mean, place by place, over those clips that count: what all pictures have there is gone."""
     weight = counts.astype(x.dtype)[:, None, None]
-    mean = (x * weight).sum(axis=(0, 1)) / jnp.maximum(weight.sum() * x.shape[1], 1.0)
-    return x - mean[None, None]
+    return x - (x * weight).sum(axis=0, keepdims=True) / jnp.maximum(weight.sum(), 1.0)
 
 
 class Head(nn.Module):
