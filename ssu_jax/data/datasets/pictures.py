@@ -58,7 +58,7 @@ def reduced(size: tuple[int, int], shorter: int) -> tuple[int, int]:
     return max(1, round(size[0] * share)), max(1, round(size[1] * share))
 
 
-def fit_masks(masks: Bool[np.ndarray, "t y1 x1"], frames: UInt8[np.ndarray, "t y x 3"]) -> Bool[np.ndarray, "t y x"]:
+def fit_masks(masks: Bool[np.ndarray, "m y1 x1"], frames: UInt8[np.ndarray, "t y x 3"]) -> Bool[np.ndarray, "m y x"]:
     """Masks at the size to which their frames were reduced."""
     rows, columns = frames.shape[1:3]
     return masks if masks.shape[1:] == (rows, columns) else transforms.resize_masks(masks, rows, columns)
