@@ -159,20 +159,23 @@ def _run_layout(args) -> int:
         raise UserError(
             f"{len(bad)} of {len(items)} clips cannot be read (listed above), --skip-bad allows {args.skip_bad}: mend "
             "the files, or allow more",
-            data_sets.splits.DATA_BUDGET,
+            data_sets.DATA_BUDGET,
         )
+    budget = args.skip_bad
     for split, mine in found.items():
         manifest = data_sets.prepare(
             layout,
             args.out,
             split,
             mine,
+            bad,
             execution=_execution(args, len(mine)),
             num_shards=args.num_shards,
             file_format=args.format,
-            skip_bad=args.skip_bad,
+            skip_bad=budget,
             overwrite=args.overwrite,
         )
+        budget -= len(manifest["source"].get("skipped", []))
         _tell(args.out, manifest)
     return 0
 

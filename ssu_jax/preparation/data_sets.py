@@ -5,7 +5,7 @@ import dataclasses
 import importlib.metadata
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import tqdm
 
@@ -13,6 +13,7 @@ import ssu_jax
 from ssu_jax.data import records
 from ssu_jax.data.datasets import Item, Layout
 from ssu_jax.preparation import splits
+from ssu_jax.preparation.splits import DATA_BUDGET
 from ssu_jax.preparation.tasks import Execution
 from ssu_jax.types import UserError
 
@@ -63,6 +64,7 @@ def prepare(
     directory: str | os.PathLike,
     split: str,
     items: Sequence[Item],
+    found: Mapping[str, list[str]],
     *,
     execution: Execution,
     num_shards: int | None = None,
@@ -70,12 +72,18 @@ def prepare(
     skip_bad: int = 0,
     overwrite: bool = False,
 ) -> dict:
-    """Writes one split of a set and returns its manifest. Raises UserError as `splits.prepare_split`."""
+    """Writes one split of a set and returns its manifest; `found` is what `faults` has found.
+
+    Raises UserError as `splits.prepare_split`, and if no clip is left.
+    """
+    good = [item for item in items if item.id not in found]
+    if not good:
+        raise UserError(f"{layout.source}: none of the {len(items)} clips of {split!r} can be read", DATA_BUDGET)
     job = splits.Job(
         make=_Make(layout),
-        items=items,
-        names=[item.id for item in items],
-        stamps=[(repr(item.facts), *map(_stamp, item.files)) for item in items],
+        items=good,
+        names=[item.id for item in good],
+        stamps=[(repr(item.facts), *map(_stamp, item.files)) for item in good],
         classes=layout.classes,
         source={
             "data_set": layout.name,
@@ -84,9 +92,10 @@ def prepare(
             "sample_rate": layout.reading.sample_rate,
             "versions": _versions(),
         },  # fmt: skip
+        left_out=[(item.id, "; ".join(found[item.id])) for item in items if item.id in found],
     )
     return splits.prepare_split(
-        directory, split, job, num_shards=num_shards or splits.default_num_shards(len(items)), execution=execution,
+        directory, split, job, num_shards=num_shards or splits.default_num_shards(len(good)), execution=execution,
         file_format=file_format, skip_bad=skip_bad, overwrite=overwrite,
     )  # fmt: skip
 

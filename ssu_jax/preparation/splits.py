@@ -27,6 +27,7 @@ class Job:
     make:    item -> record, picklable; raises UserError or ValueError for one that cannot be made.
     items:   in the order of the records; `names` of them for messages, `stamps` change when their content does.
     classes, source: of the manifest.
+    left_out: (name, reason) of clips that the check before has found bad; they count as skipped.
     """
 
     make: Callable[[Any], bytes]
@@ -35,6 +36,7 @@ class Job:
     stamps: Sequence[Any]
     classes: Sequence[str]
     source: dict
+    left_out: Sequence[tuple[str, str]] = ()
 
 
 def default_num_shards(num_clips: int) -> int:
@@ -77,7 +79,7 @@ def prepare_split(
         finally:
             if not any(tasks.outcomes(work)):
                 _leave_nothing(directory, growing)
-        bad = [pair for outcome in done for pair in outcome.bad]
+        bad = [*job.left_out, *(pair for outcome in done for pair in outcome.bad)]
         report = _report(folder, split, bad)
         if len(bad) > skip_bad:
             for task, outcome in zip(work, done, strict=True):
@@ -85,7 +87,8 @@ def prepare_split(
                     task.folder.delete(task.name)
             shown = "; ".join(f"{name}: {reason}" for name, reason in bad[:_SHOWN])
             remedy = "mend the files and start again (finished shards are kept), or allow it with --skip-bad N"
-            told = f"{len(bad)} of {len(job.items)} clips cannot be made ({report} lists them): {shown}"
+            total = len(job.items) + len(job.left_out)
+            told = f"{len(bad)} of {total} clips cannot be made ({report} lists them): {shown}"
             raise UserError(f"{told}: {remedy}", DATA_BUDGET)
         source = job.source | ({"skipped": [list(pair) for pair in bad]} if bad else {})
         facts = records.facts_of(job.classes, source)
