@@ -7,7 +7,7 @@ from ssu_jax.config.options import option
 
 @dataclasses.dataclass
 class EvalConfig:
-    """How often and on how much; the best checkpoint has the highest val mIoU + METEOR."""
+    """How often, on how much; the best checkpoint has the highest val mIoU + METEOR, of pre-training the least loss."""
 
     every_steps: int = option(800, "steps between evaluations on the val split; 0 never evaluates", low=0)
     num_clips: int = option(48, "clips of the val split that are used; 0 takes all", low=0)

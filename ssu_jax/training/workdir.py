@@ -1,6 +1,6 @@
 """The working directory of a run: whose it is, what it was started with, what ran it.
 
-config.json      the whole configuration              tokenizer.json   learned from the training sentences
+config.json      the whole configuration              tokenizer.json   learned from the training sentences, if read
 clip_tokenizer.json   of CLIP's published weights, where the sentences pass through its text tower
 versions.json    seed, digests of the records and of published weights, packages, Python, git commit
 metrics.jsonl    tensorboard/    checkpoints/
