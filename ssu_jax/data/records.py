@@ -284,5 +284,7 @@ def _from_jpeg(jpeg: bytes, rows: int, columns: int) -> np.ndarray:
                     f"a frame is {image.mode} {image.size[1]} x {image.size[0]}, not RGB {rows} x {columns}"
                 )
             return np.asarray(image)
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"a frame claims to be far larger than {rows} x {columns}") from error
     except OSError as error:
         raise ValueError("a frame is no whole JPEG") from error
