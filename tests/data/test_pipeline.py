@@ -107,6 +107,15 @@ def test_hosts_make_their_rows_of_the_same_batches(config, tokenizer, hosts):
         assert_same(mine, [type(batch)(*(values[list(rows)] for values in batch)) for batch in whole])
 
 
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_array_records_give_the_same_batches(config, tokenizer, tmp_path, num_workers):
+    wanted = take(pipeline.train_batches(config, tokenizer, 1), 3)
+    clips = (small_clip(i, size=32) for i in range(NUMBER))
+    records.write_split(tmp_path, "train", clips, 2, classes=CLASSES, source={}, file_format="array_record")
+    config.data.dir, config.data.num_workers = str(tmp_path), num_workers
+    assert_same(take(pipeline.train_batches(config, tokenizer, 1), 3), wanted)
+
+
 def test_several_directories_are_one_set_or_mixed_by_weight(config, tokenizer, directory, tmp_path):
     clips = (dataclasses.replace(small_clip(i, size=32), id=f"other-{i}", captions=("",) * 3) for i in range(4))
     records.write_split(tmp_path, "train", clips, 1, classes=("siren", *CLASSES[:2]), source={"other": 1})
