@@ -217,8 +217,8 @@ def _labels(clip: Clip, data: DataConfig, valid: np.ndarray) -> dict[str, np.nda
         seen = item.masks[:t]
         if seen.shape[1:] != (size, size):
             seen = transforms.resize_masks(seen, size, size)
-        seen = _padded(seen, t)
-        masks |= seen & sounding[:, None, None]
+        seen = np.ascontiguousarray(_padded(seen, t))
+        masks |= (seen.reshape(t, -1) & sounding[:, None]).reshape(masks.shape)
         np.copyto(semantic, label + 1, where=seen & (semantic >= 0))
     return {
         "masks": masks.view(np.uint8),

@@ -77,7 +77,7 @@ def crop(clip: Clip, share: float, top: float, left: float) -> Clip | None:
     objects = []
     for item in clip.objects:
         if item.masks is not None:
-            masks = item.masks[:, y][:, :, x]
+            masks = _taken(item.masks, y, x)
             if not masks.any():
                 item = dataclasses.replace(item, on_screen=False, masks=None)
             elif _is_cut(item.masks[item.sounding], masks[item.sounding], share):
@@ -133,7 +133,7 @@ def resize_frames(
 def resize_masks(masks: Bool[np.ndarray, "t y1 x1"], rows: int, columns: int) -> Bool[np.ndarray, "t y x"]:
     """Nearest neighbour, so that a mask stays a mask."""
     y, x = _nearest(0, masks.shape[1], masks.shape[1], rows), _nearest(0, masks.shape[2], masks.shape[2], columns)
-    return masks[:, y][:, :, x]
+    return _taken(masks, y, x)
 
 
 def _part_of(item: SoundObject, part: slice) -> SoundObject:
@@ -153,6 +153,13 @@ def _cropped(boxes: np.ndarray, share: float, top: float, left: float) -> np.nda
     moved = np.clip((boxes - np.float32([left, top, left, top])) / np.float32(share), 0, 1)
     moved[(moved[:, 2] <= moved[:, 0]) | (moved[:, 3] <= moved[:, 1])] = np.nan
     return moved
+
+
+def _taken(masks: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """masks[:, y][:, :, x], taken as they lie in memory: masks from run lengths lie column after column."""
+    if masks.strides[1] < masks.strides[2]:
+        return masks.transpose(0, 2, 1).take(x, 1).take(y, 2).transpose(0, 2, 1)
+    return masks.take(y, 1).take(x, 2)
 
 
 def _nearest(low: float, high: float, size: int, wanted: int | None = None) -> np.ndarray:
