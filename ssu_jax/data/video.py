@@ -147,16 +147,14 @@ def excerpt(
         raise UserError(f"{info.path}: a clip cannot begin at {begin:g} s")
     moments = [0.5] * seconds if moments is None else moments
     rows, columns = shown_size(info, size)
-    tally, frames, shown, end = Tally(), [], None, 0.0
-    for at, frame in pictures(info, tally, begin):
-        while shown is not None and at > begin + len(frames) + moments[len(frames)] + _CLOCK_SLACK_SECONDS:
-            frames.append(_resize(info, shown, rows, columns))
-            if len(frames) == seconds:
-                break
-        if len(frames) == seconds:
-            break
-        shown, end = frame, at + float((frame.duration or 0) * frame.time_base)
+    wanted = [begin + second + moment for second, moment in enumerate(moments)]
+    for start in (begin, 0.0) if begin > 0 else (0.0,):
+        tally = Tally()
+        taken, shown, end = _shown_at(pictures(info, tally, start), wanted)
+        if shown is not None and not _is_damaged(tally):
+            break  # else some decoders cannot begin in the middle: once more from the front
     _check_damage(info, tally, shown is not None)
+    frames = [_resize(info, frame, rows, columns) for frame in taken]
     if len(frames) < seconds:
         if end < min(begin + seconds, info.duration_seconds) - _MISSING_SECONDS:
             info = survey(info.path)  # says whether it was cut off
@@ -170,6 +168,20 @@ def excerpt(
     blocks = list(sound_blocks(info, rate, "mono", span=(begin, begin + len(frames))))
     sound = np.concatenate([np.zeros(0, np.int16), *(block[0] for block in blocks)])[:samples]
     return np.stack(frames), np.pad(sound, (0, samples - len(sound)))
+
+
+def _shown_at(
+    frames: Iterator[tuple[float, av.VideoFrame]], wanted: Sequence[float]
+) -> tuple[list[av.VideoFrame], av.VideoFrame | None, float]:
+    """(the frame shown at each time as far as the video goes, the last one read, its end in seconds)."""
+    taken, shown, end = [], None, 0.0
+    for at, frame in frames:
+        while shown is not None and len(taken) < len(wanted) and at > wanted[len(taken)] + _CLOCK_SLACK_SECONDS:
+            taken.append(shown)
+        if len(taken) == len(wanted):
+            break
+        shown, end = frame, at + float((frame.duration or 0) * frame.time_base)
+    return taken, shown, end
 
 
 def shown_size(info: VideoInfo, size: int) -> tuple[int, int]:
@@ -255,10 +267,14 @@ def _resampled(frames: Iterator[tuple], rate: int, layout: str) -> Iterator[tupl
             yield None, part.to_ndarray()
 
 
+def _is_damaged(tally: Tally) -> bool:
+    return tally.damaged > MAX_DAMAGED_SHARE * tally.packets
+
+
 def _check_damage(info: VideoInfo, tally: Tally, any_shown: bool) -> None:
     if not any_shown:
         raise UserError(f"{info.path}: none of its pictures can be decoded: get the file again, or convert it to H.264")
-    if tally.damaged > MAX_DAMAGED_SHARE * tally.packets:
+    if _is_damaged(tally):
         raise UserError(
             f"{info.path}: damaged: {tally.damaged} of {tally.packets} packets of its pictures cannot be decoded: "
             "get the file again"

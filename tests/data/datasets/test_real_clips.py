@@ -7,7 +7,10 @@ import shutil
 import av
 import numpy as np
 
-from ssu_jax.data.datasets import LAYOUTS, Reading, example_files
+from ssu_jax.data import transforms, video
+from ssu_jax.data.datasets import LAYOUTS, Item, Reading, example_files
+from ssu_jax.data.datasets.clip_videos import Piece
+from ssu_jax.data.survey import survey
 
 
 def test_vgg_ss_reads_the_published_list_and_puts_its_boxes_on_the_frame_they_were_drawn_in(shared):
@@ -71,3 +74,15 @@ def test_a_described_folder_of_a_real_clip_with_hand_drawn_masks(shared, tmp_pat
     for second in range(10):
         mask = clip.sounding_masks[second]
         assert yellow[second][mask].mean() > yellow[second][~mask].mean() + 40
+
+
+def test_a_video_that_cannot_be_entered_in_the_middle_is_read_from_the_front(shared):
+    path = shared / "data/clips/public-domain-and-edge-cases/cockatoo_yuv444_silent.mp4"
+    clip = LAYOUTS["raw"](path.parent, Reading(frame_size=96)).load(
+        Item("end", "train", (path,), Piece(start=10.0))
+    )  # fmt: skip
+    whole = list(video.second_pictures(survey(path), 96))
+    assert len(clip.frames) == len(whole) - 10 == 4
+    for narrow, squeezed in zip(clip.frames, whole[10:], strict=True):
+        again = transforms.resize_frames(narrow[None], 96, 96)[0]
+        assert np.abs(again.astype(int) - squeezed).mean() < 3
