@@ -126,8 +126,7 @@ def glance(path: str | os.PathLike) -> VideoInfo:
     path = pathlib.Path(path)
     picture = _first_picture(path)
     if not picture.declared:
-        status = path.stat()
-        return _surveyed(path, status.st_size, status.st_mtime_ns)
+        return _surveyed(path)
     if picture.is_mp4 and media.mp4_is_cut(path):
         raise UserError(f"{path}: truncated: it announces {picture.declared:.1f} s: get the whole file")
     _check_length(path, picture.declared)
@@ -147,8 +146,24 @@ def glance(path: str | os.PathLike) -> VideoInfo:
     )
 
 
+def declared_seconds(path: str | os.PathLike) -> float:
+    """The length that `glance` gives, of the header alone. Raises UserError as `media.open_media`."""
+    with media.open_media(path) as container:
+        declared = _declared(container, media.video_stream(container))
+    return declared or _surveyed(pathlib.Path(path)).duration_seconds
+
+
+def _declared(container: av.container.InputContainer, stream: av.VideoStream) -> float:
+    return 0.0 if container.format.name in _WITHOUT_LENGTH else media.declared_seconds(container, stream)
+
+
+def _surveyed(path: pathlib.Path) -> VideoInfo:
+    status = path.stat()
+    return _survey_of(path, status.st_size, status.st_mtime_ns)
+
+
 @functools.lru_cache(maxsize=16)
-def _surveyed(path: pathlib.Path, size: int, changed: int) -> VideoInfo:
+def _survey_of(path: pathlib.Path, size: int, changed: int) -> VideoInfo:
     return survey(path)
 
 
@@ -179,15 +194,15 @@ def _first_picture(path: pathlib.Path) -> _Picture:
         if orientation.transposed:
             height, width, aspect = width, height, 1 / aspect
         time = frame.pts if frame.pts is not None else frame.dts or 0
-        sound, named = media.sound_stream(container), container.format.name
+        sound = media.sound_stream(container)
         return _Picture(
             height=height,
             width=width,
             pixel_aspect=aspect,
             orientation=orientation,
             start=time * stream.time_base,
-            declared=0.0 if named in _WITHOUT_LENGTH else media.declared_seconds(container, stream),
-            is_mp4="mp4" in named,
+            declared=_declared(container, stream),
+            is_mp4="mp4" in container.format.name,
             sample_rate=sound.codec_context.sample_rate if sound else 0,
             channels=sound.codec_context.channels if sound else 0,
         )

@@ -12,7 +12,7 @@ import numpy as np
 
 from ssu_jax.data import media, video
 from ssu_jax.data.datasets.layout import Item, Layout, Reading
-from ssu_jax.data.survey import glance
+from ssu_jax.data.survey import declared_seconds, glance
 from ssu_jax.types import Clip, UserError
 
 CLIP_SECONDS = 10
@@ -63,7 +63,7 @@ def check_video(path: pathlib.Path) -> None:
     """Raises UserError for what is wrong with a video by its header."""
     with media.open_media(path) as container:
         media.video_stream(container)
-        media.sound_stream(container)
+        _check_has_sound(path, media.sound_stream(container) is not None)
         is_mp4 = "mp4" in container.format.name
     if is_mp4 and media.mp4_is_cut(path):
         raise UserError(f"{path}: truncated: get the whole file again")
@@ -72,8 +72,7 @@ def check_video(path: pathlib.Path) -> None:
 def check_sound(path: pathlib.Path) -> None:
     """The same of a sound file."""
     with media.open_media(path, media.SOUND_CONTAINERS) as container:
-        if media.sound_stream(container) is None:
-            raise UserError(f"{path}: holds no sound that can be read: get the file again")
+        _check_has_sound(path, media.sound_stream(container) is not None)
 
 
 def told(check: Callable[[], Any]) -> list[str]:
@@ -119,6 +118,7 @@ def read_clip(
     item.files[0] is the video, item.facts a Piece or what has its `start` and `seconds`. moments: as of `excerpt`.
     """
     info = glance(item.files[0])
+    _check_has_sound(info.path, info.channels > 0)
     start, seconds = item.facts.start, item.facts.seconds
     frames, sound = video.excerpt(info, start, seconds, reading.frame_size, reading.sample_rate, moments)
     t = len(frames)
@@ -139,9 +139,15 @@ def read_clip(
     return clip, (info.height, info.width)
 
 
+def _check_has_sound(path: pathlib.Path, has_sound: bool) -> None:
+    """A download that lost its sound would be taken for silence."""
+    if not has_sound:
+        raise UserError(f"{path}: holds no sound that can be read: get the file again, or leave it out")
+
+
 def _starts(path: pathlib.Path) -> list[float]:
     try:
-        seconds = glance(path).duration_seconds
+        seconds = declared_seconds(path)
     except UserError:
         return [0.0]
     count = math.ceil((seconds - _LEAST_SECONDS) / CLIP_SECONDS)

@@ -6,6 +6,7 @@ import re
 import struct
 import zlib
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -75,6 +76,20 @@ def test_a_truncated_video_is_named(name, broken):
         f"{path}: is text, not a video (playlists are not followed): give the video file itself"
     ]
     assert [item.id for item in LAYOUTS[name](layout.source).items() if item.files[0] == path]  # and is not left out
+
+
+def test_a_video_that_lost_its_sound_is_no_silence(broken):
+    layout, items = items_of("vggsound", broken("vggsound"))
+    path = items[0].files[0]
+    with av.open(str(path)) as before, av.open(str(path.with_suffix(".new.mp4")), "w") as after:
+        stream = after.add_stream_from_template(before.streams.video[0])
+        for packet in before.demux(before.streams.video[0]):
+            if packet.dts is not None:
+                packet.stream = stream
+                after.mux(packet)
+    os.replace(path.with_suffix(".new.mp4"), path)
+    assert layout.faults(items[0])[0].startswith(f"{path}: holds no sound")
+    refused(lambda: layout.load(items[0]), f"{path}: holds no sound")
 
 
 def test_a_matroska_file_that_was_cut_is_found_when_its_end_is_read(broken):

@@ -5,10 +5,11 @@ import pickle
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from ssu_jax.config.labels import F_LIFESCENE, F_MUSIC, SYNTHETIC_CLASSES
 from ssu_jax.data import records
-from ssu_jax.data.datasets import LAYOUTS, Reading, class_names, example_files
+from ssu_jax.data.datasets import LAYOUTS, Reading, class_names, example_files, pictures
 
 from .conftest import NUM_CLIPS
 
@@ -262,3 +263,17 @@ def test_larger_pictures_are_reduced_with_their_masks(example):
         np.testing.assert_array_equal(clip.sounding_masks, whole[name].sounding_masks[:, 1::2, 1::2])
     (still, *_) = load_all("avsbench_s4", example("avsbench_s4"), reading=Reading(32)).values()
     assert still.frames.shape == (5, 32, 32, 3)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "I"])
+def test_a_mask_is_whatever_is_not_black(mode, tmp_path):
+    mask = np.arange(12).reshape(3, 4) % 3 == 1
+    if mode == "P":  # the number counts, not the colour that it stands for
+        image = Image.frombytes("P", (4, 3), mask.astype(np.uint8).tobytes())
+        image.putpalette([255, 255, 255, 0, 0, 0])
+    else:
+        image = Image.fromarray(mask.astype(np.uint8) * 255).convert(mode)
+        if mode == "RGBA":
+            image.putalpha(255)
+    image.save(tmp_path / "mask.png")
+    np.testing.assert_array_equal(pictures.read_mask(tmp_path / "mask.png", (3, 4)), mask)
