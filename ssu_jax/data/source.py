@@ -59,7 +59,7 @@ class RecordSource:
         """No file is open yet in this process."""
         self._folder = storage.folder(self.directory)
         self._numbering = shards.Numbering([shard["num_records"] for shard in self.manifest["shards"]])
-        self._shards = storage.OpenFiles(self._open)
+        self._shards = storage.OpenFiles(self._open, self._folder.max_open)
 
     def _path(self, shard: int) -> str:
         return self._folder.path(self.manifest["shards"][shard]["name"])

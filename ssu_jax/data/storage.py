@@ -18,8 +18,6 @@ from typing import Any, Protocol, runtime_checkable
 from ssu_jax import files
 from ssu_jax.types import UserError
 
-MAX_OPEN = 256  # files of one source in one process; far below the common limit of 1,024 descriptors
-
 
 @runtime_checkable
 class Parts(Protocol):
@@ -34,7 +32,12 @@ class Parts(Protocol):
 
 @runtime_checkable
 class Folder(Protocol):
-    """A folder, local or remote. Every method raises OSError where the file or the folder cannot be read or written."""
+    """A folder, local or remote. Every method raises OSError where the file or the folder cannot be read or written.
+
+    max_open: files that one reader may hold open.
+    """
+
+    max_open: int
 
     def __str__(self) -> str:
         """As the user named it."""
@@ -86,7 +89,7 @@ def is_remote(directory: str | os.PathLike) -> bool:
 class OpenFiles:
     """Files opened when first asked for, the least recently used ones dropped beyond `limit`; for many threads."""
 
-    def __init__(self, open_one: Callable[[int], Any], limit: int = MAX_OPEN):
+    def __init__(self, open_one: Callable[[int], Any], limit: int):
         self._open_one, self._limit = open_one, limit
         self._lock, self._opened = threading.Lock(), collections.OrderedDict()
 
@@ -101,6 +104,8 @@ class OpenFiles:
 
 
 class _LocalFolder:
+    max_open = 256  # far below the common limit of 1,024 descriptors
+
     def __init__(self, directory: pathlib.Path):
         self._directory = directory
 
@@ -161,6 +166,8 @@ class _Mapped:
 
 
 class _RemoteFolder:
+    max_open = 1 << 14  # no descriptors, only what is known of the file: to learn it again is a request
+
     def __init__(self, url: str):
         import fsspec.core
 
