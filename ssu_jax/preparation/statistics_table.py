@@ -70,7 +70,8 @@ def _sentences(found: Mapping[str, Any]) -> str:
 
 def _words(found: Mapping[str, Any]) -> str:
     most = list(found["frequent_words"].items())[:_MOST_WORDS]
-    return f"{found['vocabulary']:,} different ones: " + ", ".join(f"{word} {count:,}" for word, count in most)
+    told = ", ".join(f"{word} {count:,}" for word, count in most)
+    return f"{found['vocabulary']:,} different ones: {told}" if told else "none"
 
 
 def _sources(found: Mapping[str, Any]) -> list[str]:

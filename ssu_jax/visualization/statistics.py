@@ -26,6 +26,9 @@ def split(title: str, found: Mapping[str, Any]) -> UInt8[np.ndarray, "y x 3"]:
     for axis in panels.values():
         axis.spines[["top", "right"]].set_visible(False)
         axis.tick_params(labelsize=8)
+        if not axis.patches:  # nothing to show: no scale either
+            axis.set(xticks=[], yticks=[])
+            axis.text(0.5, 0.5, "none", transform=axis.transAxes, ha="center", color=_PLAIN)
     return plots.pixels(figure)
 
 
