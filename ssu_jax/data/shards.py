@@ -36,6 +36,7 @@ class Numbering:
     def __init__(self, counts: Sequence[int]):
         """counts: records of each shard."""
         self._counts = np.array(counts, np.int64)
+        self._even = min(counts, default=0) * len(counts)  # records in rows that every shard has
         # Number of the first record of each row: the row before holds one record of every shard that is longer.
         shorter = np.sort(self._counts)
         longer = len(shorter) - np.searchsorted(shorter, np.arange(shorter[-1] if len(shorter) else 0), side="right")
@@ -43,6 +44,8 @@ class Numbering:
 
     def place(self, number: int) -> tuple[int, int]:
         """(shard, row) of a record."""
+        if number < self._even:  # nearly all of them, and a tenth of the time of reading a small record saved
+            return number % len(self._counts), number // len(self._counts)
         row = int(np.searchsorted(self._starts, number, side="right")) - 1
         return int(np.flatnonzero(self._counts > row)[number - self._starts[row]]), row
 
