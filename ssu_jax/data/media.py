@@ -33,6 +33,7 @@ PACKET_SECONDS = 60.0  # wall clock, to read or to decode one packet
 _LENIENT = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 # Frame threads hold a picture each: more than this costs memory on many cores and gains nothing.
 _DECODER_THREADS = 4
+_WAV_SLACK_BYTES = 256  # writers do not agree on what counts
 
 
 @dataclasses.dataclass
@@ -56,6 +57,18 @@ def open_media(path: str | os.PathLike, containers: str = CONTAINERS) -> av.cont
         raise UserError(f"{path}: no permission to read it: change its permissions (chmod +r)") from error
     except av.FFmpegError as error:
         raise UserError(_why_unreadable(path, containers)) from error
+
+
+@contextlib.contextmanager
+def open_sound(path: str | os.PathLike) -> Iterator[tuple[av.container.InputContainer, av.AudioStream]]:
+    """A file of SOUND_CONTAINERS and its sound. Raises UserError as `open_media`, without sound, and for a cut WAV."""
+    with open_media(path, SOUND_CONTAINERS) as container:
+        stream = sound_stream(container)
+        if stream is None:
+            raise UserError(f"{path}: holds no sound that can be read: get the file again")
+        if wav_is_cut(path):
+            raise UserError(f"{path}: truncated, it announces more than it holds: get the whole file again")
+        yield container, stream
 
 
 def video_stream(container: av.container.InputContainer) -> av.VideoStream:
@@ -169,6 +182,15 @@ def mp4_is_cut(path: str | os.PathLike) -> bool:
     """Whether a top-level box of an mp4 file reaches beyond the file's end."""
     size = os.path.getsize(path)
     return any(end > size for _, end in _mp4_boxes(path))
+
+
+def wav_is_cut(path: str | os.PathLike) -> bool:
+    """Whether a WAV file announces more than it holds. Writers to a pipe announce 0 or the largest number."""
+    size = os.path.getsize(path)
+    with open(path, "rb") as file:
+        head = file.read(8)
+    announced = int.from_bytes(head[4:8], "little")
+    return head[:4] == b"RIFF" and announced != 2**32 - 1 and announced + 8 > size + _WAV_SLACK_BYTES
 
 
 def _check_file(path: pathlib.Path) -> None:

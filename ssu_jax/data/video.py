@@ -116,13 +116,10 @@ def sound_blocks(
 def file_sound(path: str | os.PathLike, rate: int, seconds: float) -> Int16[np.ndarray, "samples"]:
     """The first seconds of a sound file, mono; shorter where the file is, zeros before a sound that starts late.
 
-    Raises UserError for a file that is none, is damaged, or holds NaN or infinity.
+    Raises UserError for a file that is none, is cut short or damaged, or holds NaN or infinity.
     """
     tally = Tally()
-    with media.open_media(path, media.SOUND_CONTAINERS) as container:
-        stream = media.sound_stream(container)
-        if stream is None:
-            raise UserError(f"{path}: holds no sound that can be read: get the file again")
+    with media.open_sound(path) as (container, stream):
         blocks = list(_laid(_stamped(container, stream, tally, Fraction(0)), rate, "mono", 0, round(seconds * rate)))
     if not blocks or tally.damaged > MAX_DAMAGED_SHARE * tally.packets:
         raise UserError(

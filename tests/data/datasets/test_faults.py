@@ -152,7 +152,11 @@ def test_sound_files_with_nan_or_no_sound_are_refused(broken):
     sound[3 * rate + 5] = 0.5
     example_files.write_wav(path, sound, rate)
     assert layout.load(items[0]).sound[3 * rate + 5] in (16383, 16384)
-    path.write_bytes(path.read_bytes()[:30])
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    assert layout.faults(items[0])[0].startswith(f"{path}: truncated")
+    refused(lambda: layout.load(items[0]), f"{path}: truncated")
+    path.write_bytes(content[:30])
     assert layout.faults(items[0])[0].startswith(f"{path}: not a sound that can be read")
     refused(lambda: layout.load(items[0]), f"{path}: not a sound that can be read")
 
