@@ -9,11 +9,11 @@ Stages: `read` (records of --record-bytes of noise, and clips of the built-in wo
 ours make the rest of a Batch too). Before anything is timed the outputs are compared: `equal` forms must agree in every
 bit, of `own` forms the largest difference is told (benchmarks/input_peers.py says what each form computes itself).
 
-All run in turns, in a process pinned to one core and again in one that may use all of them. A turn goes on from a
-running iterator, so no one's start counts. Ratios are ours over theirs, medians over the turns: by CPU time of the
-process with all its threads (`cpu`; on a busy machine the one to trust) and by wall time. Reader processes have CPU
-time of their own, so those rows have wall time alone. The files lie in the page cache: this measures processors, not
-disks. Needs the extra [test-full] (tensorflow-cpu, torch) for the peers; --peers leaves some out.
+All run in turns, in an order that changes, in a process pinned to one core and again in one that may use all of them. A
+turn goes on from a running iterator, so no one's start counts. Ratios are ours over theirs, medians over the turns: by
+CPU time of the process with all its threads (`cpu`; on a busy machine the one to trust) and by wall time. Reader
+processes have CPU time of their own, so those rows have wall time alone. The files lie in the page cache: this measures
+processors, not disks. Needs the extra [test-full] (tensorflow-cpu, torch) for the peers; --peers leaves some out.
 """
 
 import argparse
@@ -22,6 +22,7 @@ import json
 import os
 import pathlib
 import platform
+import random
 import statistics
 import subprocess
 import sys
@@ -189,9 +190,10 @@ def raced(
 ) -> dict:
     """Figures of a stage: every contestant takes a turn in every round. scale: samples in an item."""
     seconds = {name: [] for name in found}
-    for _ in range(args.repeats):
-        for name, make in found.items():
-            iterator = make()
+    for number in range(args.repeats):
+        # In another order each time: who comes after whom finds the caches and the allocator otherwise.
+        for name in random.Random(number).sample(sorted(found), len(found)):
+            iterator = found[name]()
             turn(iterator, warm)
             seconds[name].append(turn(iterator, count))
             if hasattr(iterator, "close"):
