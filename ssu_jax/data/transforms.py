@@ -69,7 +69,7 @@ def crop(clip: Clip, share: float, top: float, left: float) -> Clip | None:
     An object that is wholly outside leaves the picture: it has no mask, is off screen, and no sentence names it.
     None where the outcome would be unclear: a sounding object partly cut off, a sentence that cannot be mended.
     """
-    if not clip.masks_known.all() and (clip.masks_known.any() or any(clip.captions)):
+    if not clip.masks_known[clip.valid].all() and (clip.masks_known.any() or any(clip.captions)):
         return None  # an object of unknown extent may be cut off that a mask or a sentence tells of
     rows, columns = clip.frames.shape[1:3]
     box = (left * columns, top * rows, (left + share) * columns, (top + share) * rows)

@@ -139,6 +139,24 @@ def test_an_object_cropped_away_leaves_everything():
     assert not cropped.sounding_masks[1].any()
 
 
+def test_boxes_follow_and_what_is_not_annotated_in_every_second_is_not_cropped():
+    clip = small_clip(0, size=32)
+    boxes = np.array([[0.25, 0.5, 0.75, 1.0], [0.0, 0.0, 0.2, 0.2], [np.nan] * 4], np.float32)
+    boxed = dataclasses.replace(clip.objects[0], masks=None, boxes=boxes)
+    clip = dataclasses.replace(clip, objects=(boxed,), captions=("",) * 3)
+    mirrored = transforms.mirror(clip).objects[0].boxes
+    np.testing.assert_allclose(mirrored, [[0.25, 0.5, 0.75, 1.0], [0.8, 0.0, 1.0, 0.2], [np.nan] * 4])
+    cropped = transforms.crop(clip, 0.5, 0.5, 0.25).objects[0].boxes
+    np.testing.assert_allclose(cropped, [[0.0, 0.0, 1.0, 1.0], [np.nan] * 4, [np.nan] * 4])
+    first = np.arange(3) == 0
+    partly = dataclasses.replace(clip, masks_known=first)
+    assert transforms.crop(partly, 0.5, 0.5, 0.25) is None
+    padded = dataclasses.replace(partly, valid=first)  # the others are no seconds of the clip at all
+    assert transforms.crop(padded, 0.5, 0.5, 0.25) is not None
+    unlabelled = dataclasses.replace(partly, masks_known=np.zeros(3, bool))
+    assert transforms.crop(unlabelled, 0.5, 0.5, 0.25) is not None
+
+
 def test_a_crop_rewrites_the_place():
     clip = scene((18, 60), ((0, 1), (0, 0)), ("", "The red bell on the left is ringing."))
     # The bell's middle column 28 of 96 is left; in the left 70 % it is 28 / 67.2 = 0.42: middle.
