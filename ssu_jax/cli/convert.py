@@ -20,8 +20,8 @@ def add_arguments(parser) -> None:
     parser.add_argument("--out", metavar="DIR", help="folder that is made (or made anew, if this command wrote it)")
     parser.add_argument(
         "--kind",
-        help="what the weights are: pvt_v2, clip, vggish, yamnet, mobilenet_v2, deeplab_v3, causal_lm, fastestdet, "
-        "shufflenet_v2 (default: what config.json says, or the names of the tensors)",
+        help="what the weights are: pvt_v2, clip, audioclip, vggish, yamnet, mobilenet_v2, deeplab_v3, causal_lm, "
+        "fastestdet, shufflenet_v2 (default: what config.json says, or the names of the tensors)",
     )
     parser.add_argument(
         "--dtype",

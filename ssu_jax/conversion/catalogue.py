@@ -7,7 +7,10 @@ from typing import Any
 from ssu_jax.conversion.entry import Entry
 from ssu_jax.types import UserError
 
-KINDS = ("pvt_v2", "clip", "vggish", "yamnet", "mobilenet_v2", "deeplab_v3", "causal_lm", "fastestdet", "shufflenet_v2")
+KINDS = (
+    "pvt_v2", "clip", "audioclip", "vggish", "yamnet", "mobilenet_v2", "deeplab_v3", "causal_lm", "fastestdet",
+    "shufflenet_v2",
+)  # fmt: skip
 
 # What a published config.json calls itself -> kind.
 _KIND_OF_ARCHITECTURE = {"MobileNetV2ForSemanticSegmentation": "deeplab_v3"}  # its model_type is the backbone's
@@ -25,6 +28,7 @@ _KIND_OF_TENSOR = {
     "layer1/conv/kernel": "yamnet",
     "logits/semantic/kernel": "deeplab_v3",
     "MobilenetV2/Conv/kernel": "mobilenet_v2",
+    "audio.fbsp.fc": "audioclip",
 }
 
 
@@ -47,6 +51,9 @@ def kind_in(config: Mapping[str, Any]) -> str | None:
 
 
 def kind_among(names: Iterable[str]) -> str | None:
-    """The kind whose tensors have these names, None where they tell of none. Only files of TFLite tell."""
+    """The kind whose tensors have these names, None where they tell of none.
+
+    Only files of TFLite tell, and AudioCLIP's.
+    """
     known = set(names)
     return next((kind for name, kind in _KIND_OF_TENSOR.items() if name in known), None)

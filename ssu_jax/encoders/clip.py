@@ -35,28 +35,38 @@ class Attention(nn.Module):
 
     Two things are for speed on CPU, where XLA makes one kernel of it all: heads stand before positions, which halves
     the time, and the softmax divides by its sum only after the values are mixed, which takes a third off the rest.
+
+    joint: queries, keys and values in one projection.
     """
 
     num_heads: int
+    joint: bool = False
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32
 
-    def _project(self, x: Float[Array, "b l d"], name: str) -> Float[Array, "b l d"]:
-        return nn.Dense(x.shape[-1], dtype=self.dtype, param_dtype=self.param_dtype, name=name)(x)
+    def _project(self, x: Float[Array, "b l d"], name: str, times: int = 1) -> Float[Array, "b l d2"]:
+        return nn.Dense(times * x.shape[-1], dtype=self.dtype, param_dtype=self.param_dtype, name=name)(x)
+
+    def _projected(self, x: Float[Array, "b l d"], names: tuple[str, ...]) -> tuple[Float[Array, "b l d"], ...]:
+        if not self.joint:
+            return tuple(self._project(x, name) for name in names)
+        all_names = ("query", "key", "value")
+        each = self._project(x, "_".join(all_names), 3).reshape(*x.shape[:2], 3, -1)
+        return tuple(each[:, :, all_names.index(name)] for name in names)
 
     @nn.compact
     def __call__(
         self, x: Float[Array, "b l d"], bias: Float[Array, "1 1 l l"] | None = None, values_only: bool = False
     ) -> Float[Array, "b l d"]:
         """values_only: every position attends to itself alone, so that queries and keys are not needed."""
-        value = self._project(x, "value")
         if values_only:
-            return self._project(value, "out")
+            return self._project(*self._projected(x, ("value",)), "out")
         width = x.shape[-1] // self.num_heads
         query, key, value = (
             each.reshape(*x.shape[:2], self.num_heads, width).swapaxes(1, 2)
-            for each in (self._project(x, "query") * width**-0.5, self._project(x, "key"), value)
+            for each in self._projected(x, ("query", "key", "value"))
         )
+        query = query * width**-0.5
         logits = jnp.einsum("bhlk,bhnk->bhln", query, key, preferred_element_type=jnp.float32)
         if bias is not None:
             logits = logits + bias
@@ -91,7 +101,7 @@ class Block(nn.Module):
     def setup(self):
         config, types = self.config, {"dtype": self.dtype, "param_dtype": self.param_dtype}
         self.norm_1 = nn.LayerNorm(config.norm_epsilon, **types)
-        self.attention = Attention(config.num_heads, **types)
+        self.attention = Attention(config.num_heads, config.joint_projections, **types)
         self.norm_2 = nn.LayerNorm(config.norm_epsilon, **types)
         self.mlp = FeedForward(config.hidden, config.activation, **types)
 

@@ -128,6 +128,19 @@ def test_attention_and_its_gradient_equal_the_plain_formula():
     assert jnp.isfinite(jax.jit(ours)(params, x * 1e4)).all()  # logits up to 1e8
 
 
+def test_joint_projections_are_the_separate_ones_side_by_side():
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 5, 8)), jnp.float32)
+    apart = clip.Attention(num_heads=2)
+    params = apart.init(jax.random.key(0), x)["params"]
+    parts = [params.pop(name) for name in ("query", "key", "value")]
+    joint = {"query_key_value": jax.tree.map(lambda *each: jnp.concatenate(each, -1), *parts), "out": params["out"]}
+    separate = dict(zip(("query", "key", "value"), parts, strict=True)) | params
+    for values_only in (False, True):
+        found = clip.Attention(num_heads=2, joint=True).apply({"params": joint}, x, None, values_only)
+        wanted = apart.apply({"params": separate}, x, None, values_only)
+        np.testing.assert_allclose(found, wanted, atol=1e-6)
+
+
 def test_pooled_is_the_first_end_whatever_stands_behind(small):
     config, params = small
     text = {"params": params["text"]}

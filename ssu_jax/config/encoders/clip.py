@@ -23,6 +23,7 @@ class CLIPVisionConfig:
     embedding_width: int = option(512, "width of the space that images and texts share", low=1, high=1 << 17)
     activation: str = option("quick_gelu", "of the feed-forward blocks", choices=ACTIVATIONS)
     norm_epsilon: float = option(1e-5, "of the layer norms", low=0.0)
+    joint_projections: bool = option(False, "queries, keys and values in one projection, as openai publishes them")
 
 
 @dataclasses.dataclass
@@ -38,6 +39,7 @@ class CLIPTextConfig:
     embedding_width: int = option(512, "width of the space that images and texts share", low=1, high=1 << 17)
     activation: str = option("quick_gelu", "of the feed-forward blocks", choices=ACTIVATIONS)
     norm_epsilon: float = option(1e-5, "of the layer norms", low=0.0)
+    joint_projections: bool = option(False, "queries, keys and values in one projection, as openai publishes them")
     end_id: int = option(49407, "id of the end of the text; 2 stands for the largest id of the row, as in older "
                                 "published configs and in openai's code", low=0)  # fmt: skip
 

@@ -1,0 +1,24 @@
+"""Sizes of AudioCLIP's three towers (Guzhov et al. 2021, arXiv 2106.13043), as published."""
+
+import dataclasses
+
+from ssu_jax.config.encoders.clip import LEGACY_END_ID, CLIPTextConfig
+from ssu_jax.config.encoders.clip_resnet import CLIPResNetConfig
+from ssu_jax.config.encoders.esresnet import ESResNetConfig
+
+
+def _text() -> CLIPTextConfig:
+    """As openai publishes it, beside a residual network."""
+    return CLIPTextConfig(embedding_width=1024, end_id=LEGACY_END_ID, joint_projections=True)
+
+
+@dataclasses.dataclass
+class AudioCLIPConfig:
+    """CLIP's image and text towers and one for sound, in one space."""
+
+    image: CLIPResNetConfig = dataclasses.field(default_factory=CLIPResNetConfig)
+    text: CLIPTextConfig = dataclasses.field(default_factory=_text)
+    audio: ESResNetConfig = dataclasses.field(default_factory=ESResNetConfig)
+
+
+VARIANTS = {"audioclip": AudioCLIPConfig()}  # both published files, with full and with partial training, have this size
