@@ -6,6 +6,7 @@ range request.
 
 import collections
 import contextlib
+import logging
 import mmap
 import os
 import pathlib
@@ -171,6 +172,7 @@ class _RemoteFolder:
     def __init__(self, url: str):
         import fsspec.core
 
+        logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # it prints what it raises; whoever asked tells it
         self._url = url.rstrip("/")
         try:
             self._system, self._root = fsspec.core.url_to_fs(self._url)
