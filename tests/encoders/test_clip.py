@@ -136,8 +136,9 @@ def test_joint_projections_are_the_separate_ones_side_by_side():
     joint = {"query_key_value": jax.tree.map(lambda *each: jnp.concatenate(each, -1), *parts), "out": params["out"]}
     separate = dict(zip(("query", "key", "value"), parts, strict=True)) | params
     for values_only in (False, True):
-        found = clip.Attention(num_heads=2, joint=True).apply({"params": joint}, x, None, values_only)
-        wanted = apart.apply({"params": separate}, x, None, values_only)
+        runs = (jax.jit(module.apply, static_argnums=(2, 3)) for module in (clip.Attention(2, joint=True), apart))
+        found, wanted = (run({"params": each}, x, None, values_only)
+                         for run, each in zip(runs, (joint, separate), strict=True))  # fmt: skip
         np.testing.assert_allclose(found, wanted, atol=1e-6)
 
 

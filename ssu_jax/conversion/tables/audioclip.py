@@ -17,7 +17,7 @@ from ssu_jax.config.encoders.clip_resnet import STRIDE, CLIPResNetConfig
 from ssu_jax.config.encoders.esresnet import ESResNetConfig
 from ssu_jax.conversion.entry import Entry
 from ssu_jax.conversion.rules import Ignored, Rule, Shape, Table
-from ssu_jax.conversion.tables.clip import HEAD_WIDTH
+from ssu_jax.conversion.tables.clip import HEAD_WIDTH, tokenizer
 from ssu_jax.encoders.audioclip import AudioCLIP
 from ssu_jax.types import UserError
 
@@ -174,6 +174,7 @@ ENTRY = Entry(
     write_config=lambda config: {},  # it is published without one
     build=AudioCLIP,
     example=example,
+    tokenizer=tokenizer,
     config_type=AudioCLIPConfig,
     caveat=lambda config: CAVEAT,
 )
