@@ -7,8 +7,8 @@
         --config.train.init_from=runs/pretrain
 
 19 minutes on two processor cores that others used too. Expect on val, at the end: mean squared error of hidden squares
-0.685 (`pictures`) and 0.747 (`sounds`), `pairs` 3.383, `recall` 0.058 (0.032 by chance). A short run of nano that begins
-with it gains 0.06 to 0.07 of mIoU (docs/ablation.md).
+0.685 (`pictures`) and 0.747 (`sounds`), `pairs` 3.383, `recall` 0.058 (0.035 by chance). A short run of nano that
+begins with it gains 0.06 to 0.07 of mIoU (docs/ablation.md).
 
 What is learned: models/pretraining. The sizes of `model.visual`, `model.audio` and `model.width` must be those of the
 run that begins with it.

@@ -5,6 +5,7 @@ import json
 import pathlib
 import shutil
 
+import flax.linen as nn
 import jax
 import numpy as np
 import pytest
@@ -14,11 +15,43 @@ from ssu_jax import checkpoint, models
 from ssu_jax.config import sizes
 from ssu_jax.data import records
 from ssu_jax.inference import export, predictor
+from ssu_jax.layers.convolution import merge_patches
+from ssu_jax.models.ssuformer import backbones
+from ssu_jax.profiling import programs
 from ssu_jax.training import initial, loop, optimizer, parts, published, state, workdir
 from ssu_jax.training.logging import TIMED, read_rows
 from ssu_jax.types import KNOWN_FLAGS, UserError
 
 ENCODERS = ("visual_encoder", "audio_encoder")
+
+
+class Pictures(nn.Module):
+    """Maps at strides 4 to 32, in the place of the visual encoder: it compiles at once."""
+
+    @nn.compact
+    def __call__(self, x):
+        maps = {}
+        for stage in range(1, 5):
+            maps[f"stage_{stage}"] = x = nn.Dense(8, name=f"stage_{stage}")(merge_patches(x, 4 if stage == 1 else 2))
+        return maps
+
+
+class Sounds(nn.Module):
+    """Six tokens, likewise."""
+
+    width: int
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(self.width, name="project")(x.reshape(len(x), 6, -1))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_encoders():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(backbones, "visual_encoder", lambda *_: Pictures())
+        patch.setattr(backbones, "audio_encoder", lambda config, width, dtype: Sounds(width))
+        yield
 
 
 def unlabelled(number: int, split: str):
@@ -29,21 +62,15 @@ def unlabelled(number: int, split: str):
 
 def config(directory, **changes):
     made = toy.config(directory, **{"train__num_steps": 4, "eval__every_steps": 2} | changes)
-    made.family, made.model.visual.depths = "pretraining", (1, 1, 1, 1)
+    made.family = "pretraining"
     made.pretraining.width = made.pretraining.embedding_width = 8
     return made
 
 
-def ssuformer():
-    made = sizes.tiny()
-    made.model.visual.depths = (1, 1, 1, 1)
-    return made
-
-
 @pytest.fixture(scope="module")
-def shapes() -> dict:
+def shapes(small_encoders) -> dict:
     """Of SSUFormer's parameters."""
-    made = ssuformer()
+    made = sizes.tiny()
     return state.state_shapes(models.build(made), made, optimizer.make_optimizer(made.train)).params
 
 
@@ -57,7 +84,7 @@ def data(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def whole(data, tmp_path_factory):
+def whole(data, small_encoders, tmp_path_factory):
     """A run without a break: its directory and its last state."""
     path = tmp_path_factory.mktemp("whole")
     return path, jax.device_get(loop.train(config(data), path))
@@ -118,9 +145,15 @@ def test_what_describes_nothing_is_refused_with_the_way_to_use_it(whole, tmp_pat
     assert not (tmp_path / "out").exists()
 
 
+def test_a_profile_says_what_there_is_instead_of_a_prediction(data):
+    with pytest.raises(UserError, match="predicts nothing: `ssu profile --only parameters`"):
+        programs.prediction(config(data), 1)
+    assert programs.training_step(config(data), 2).shapes[1].frames.shape[0] == 2
+
+
 def test_ssuformer_begins_with_the_averaged_encoders_and_nothing_else(whole, shapes):
     path, last = whole
-    later = ssuformer()
+    later = sizes.tiny()
     later.train.init_from = str(path)
     found = initial.read(later, shapes)
     wanted = {name: leaf for name, leaf in parts.flat(last.ema_params).items() if parts.is_named(name, ENCODERS)}
@@ -135,17 +168,18 @@ def test_ssuformer_begins_with_the_averaged_encoders_and_nothing_else(whole, sha
     assert "text_decoder" in said.splitlines()[1]
 
 
-@pytest.mark.parametrize("name", ["visual_encoder/merge_3/bias", "audio_encoder/merge_2/bias"])
+@pytest.mark.parametrize("name", ["visual_encoder/stage_3/bias", "audio_encoder/project/bias"])
 def test_other_sizes_are_refused_with_both_shapes(whole, shapes, name):
-    later = ssuformer()
+    later = sizes.tiny()
     later.train.init_from = str(whole[0])
-    wider = parts.flat(shapes) | {name: jax.ShapeDtypeStruct((16,), np.float32)}
-    with pytest.raises(UserError, match=rf"is of another size: {name} is \(8,\) there, wanted \(16,\): give model"):
+    size = parts.flat(shapes)[name].size
+    wider = parts.flat(shapes) | {name: jax.ShapeDtypeStruct((5,), np.float32)}
+    with pytest.raises(UserError, match=rf"is of another size: {name} is \({size},\) there, wanted \(5,\): give model"):
         initial.read(later, parts.nested(wider))
 
 
 def test_a_run_with_nothing_in_common_or_none_at_all_is_refused(whole, tmp_path):
-    later = ssuformer()
+    later = sizes.tiny()
     later.train.init_from = str(whole[0])
     with pytest.raises(UserError, match="has no parameter in common with this model"):
         initial.read(later, {"other": jax.ShapeDtypeStruct((3,), np.float32)})
