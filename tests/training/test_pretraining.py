@@ -190,6 +190,17 @@ def test_a_run_with_nothing_in_common_or_none_at_all_is_refused(whole, tmp_path)
     assert initial.read(later, {}) is initial.NOTHING
 
 
+def test_words_come_with_their_vocabulary():
+    """Rows of the word table mean nothing under the ids of another vocabulary."""
+    shipped = checkpoint.load_model()
+    later = sizes.nano()
+    later.train.init_from = str(checkpoint.locate(None))
+    found = initial.read(later, shipped.params)
+    assert parts.flat(found.params).keys() == parts.flat(shipped.params).keys()
+    assert found.tokenizer.to_json() == shipped.tokenizer.to_json()
+    assert initial.remarks(shipped.params, found)[1].endswith("begun afresh: nothing")
+
+
 def test_the_earlier_run_comes_before_published_weights():
     both = {"visual_encoder": {"kernel": 1.0}, "clip_vision": {"kernel": 2.0}}
     weights = published.Published(both, {"visual_encoder": "aa", "clip_vision": "bb"})
