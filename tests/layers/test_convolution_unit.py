@@ -69,3 +69,16 @@ def test_a_depthwise_unit_is_a_full_one_with_a_diagonal_kernel():
         out = ours.apply({"params": {"kernel": kernel, "bias": bias}}, x)
         other = full.apply({"params": {"kernel": kernel * jnp.eye(3)[None, None], "bias": bias}}, x)
         np.testing.assert_allclose(out, other, atol=1e-5)
+
+
+def test_groups_are_convolutions_side_by_side():
+    rng = np.random.default_rng(0)
+    x, kernel = (jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in ((1, 5, 4, 6), (3, 3, 3, 4)))
+
+    def run(x, kernel, groups):
+        unit = ConvolutionUnit(kernel.shape[-1], 3, 2, activation=None, padding="symmetric", groups=groups)
+        bias = jnp.zeros(kernel.shape[-1])
+        return jax.jit(unit.apply)({"params": {"kernel": kernel, "bias": bias}}, x)
+
+    apart = [run(x[..., 3 * i : 3 * i + 3], kernel[..., 2 * i : 2 * i + 2], 1) for i in (0, 1)]
+    np.testing.assert_allclose(run(x, kernel, 2), jnp.concatenate(apart, -1), atol=1e-5)

@@ -9,7 +9,7 @@ STRIDE = 32  # of the last map
 
 @dataclasses.dataclass
 class CLIPResNetConfig:
-    """Four stages of bottlenecks at strides 4, 8, 16 and 32, and a pooling by attention."""
+    """Four stages of bottlenecks at strides 4, 8, 16 and 32, and a pooling by attention. Defaults: RN50."""
 
     image_size: int = option(224, "side of the images it was trained on, pixels: it fixes the grid of positions",
                              low=STRIDE, high=4096)  # fmt: skip
@@ -24,6 +24,3 @@ class CLIPResNetConfig:
         "of rows with the mean token's row before them, as T-VSL's release does (released)",
         choices=("grid", "released"),
     )
-
-
-VARIANTS = {"rn50": CLIPResNetConfig()}

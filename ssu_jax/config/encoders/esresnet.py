@@ -23,6 +23,3 @@ class ESResNetConfig:
                               high=4096)  # fmt: skip
     embedding_width: int = option(1024, "width of the space that images, texts and sounds share", low=1, high=1 << 17)
     norm_eps: float = option(1e-5, "epsilon of the batch norms", low=0.0, high=1.0)
-
-
-VARIANTS = {"esresnext_50": ESResNetConfig()}
