@@ -68,7 +68,10 @@ def read_config(published: Mapping[str, Any], shapes: Mapping[str, Shape]) -> CL
     Raises UserError for a layout without these names, a tower without its projection, and an unknown activation.
     """
     if "visual.conv1.weight" in shapes or any(".attn.in_proj_weight" in name for name in shapes):
-        raise UserError("clip: these are openai's own names, with fused projections: wanted transformers' CLIPModel")
+        raise UserError(
+            "clip: these are openai's own names, with fused projections: wanted transformers' CLIPModel "
+            "(AudioCLIP's file is of --kind audioclip)"
+        )
     found = [tower for tower in ("vision", "text") if any(name.startswith(f"{tower}_model.") for name in shapes)]
     if not found:
         raise UserError(
