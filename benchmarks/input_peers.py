@@ -9,7 +9,7 @@ Each gives frames, masks, log-mel patches and validity as our batches hold them.
 
 import itertools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,8 +25,10 @@ def grain_records(path: str) -> Iterator[bytes]:
     return iter(grain.experimental.TFRecordIterDataset(path))
 
 
-def union_of_masks(counts, sounding, on_screen, has_masks, rows: int, columns: int, decode: Callable) -> np.ndarray:
-    """uint8 [t, y, x] of a record's flat lists; decode: compressed run lengths -> bool [masks, y, x]."""
+def union_of_masks(labels: Sequence, size: tuple[int, int], decode: Callable) -> np.ndarray:
+    """uint8 [t, y, x] of a record's flat lists LABELS; decode: compressed run lengths -> bool [masks, y, x]."""
+    counts, sounding, on_screen, has_masks = labels
+    rows, columns = size
     sounding = np.asarray(sounding, bool).reshape(len(on_screen), -1)
     union = np.zeros((sounding.shape[1], rows, columns), bool)
     masked = [flags for flags, seen, has in zip(sounding, on_screen, has_masks, strict=True) if has]
@@ -120,7 +122,8 @@ class TensorFlowData:
     def _masks(counts, sounding, on_screen, has_masks, size) -> np.ndarray:
         from ssu_jax.data import run_lengths
 
-        return union_of_masks(list(counts), sounding, on_screen, has_masks, *size.tolist(), run_lengths.decode)
+        labels = (list(counts), sounding, on_screen, has_masks)
+        return union_of_masks(labels, tuple(size.tolist()), run_lengths.decode)
 
     def _example(self, clip: dict[str, Any], own: bool) -> dict[str, Any]:
         tf, t, size = self.tf, self.data.num_frames, self.data.image_size
@@ -202,7 +205,7 @@ class _Clips(_Records):
         found = example.unpack(super().__getitem__(number))
         frames = np.stack([np.asarray(Image.open(io.BytesIO(jpeg))) for jpeg in found["frames"]])
         decode = coco_decode if self.own else run_lengths.decode
-        masks = union_of_masks(*(found[name] for name in LABELS), *found["frames/size"], decode)
+        masks = union_of_masks([found[name] for name in LABELS], tuple(found["frames/size"]), decode)
         return {"frames": frames, "masks": masks, "sound": np.frombuffer(found["sound"][0], "<i2").copy(),
                 "rate": found["sound/rate"][0], "frame_valid": np.array(found["frames/valid"], bool)}  # fmt: skip
 

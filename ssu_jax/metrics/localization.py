@@ -1,113 +1,99 @@
-"""Where a sound comes from: heat maps against true regions, one map for each sounding source.
+"""Masks against boxes, and seconds against the truth of what sounds: scores of clips that have no pixel masks.
 
-A heat map is any real array [y, x], larger where the source is; a region is boolean, or a share in [0, 1] where several
-people drew it (VGG-SS has boxes, Flickr-SoundNet consensus). Two public code bases score the benchmarks of single and
-several sources, and they disagree; both are here, named by what they do:
+A box is [top, left, bottom, right] in pixels, bottom and right exclusive. With P the union of the boxes round a
+predicted mask and G the union of the true boxes, both as sets of pixels:
 
-    CIoU@t   "mean":    mean cIoU of maps cut at heat t. That is what T-VSL's evaluator (EvaluatorNew) reports.
-             "success": share of maps whose cIoU is above t, cut at their own median. That is what AVGN's evaluator, and
-             the papers that compare with it, report.
-    PIAP     "papers":  average precision of the true regions, in the best order of the predicted maps.
-             "released": AVGN passes the cut map as truth and the region as score: kept to compare with its figures.
+    box IoU  = |P and G| / |P or G|
+    success  = share of clips with IoU >= 0.5
+    AUC      = area under the success rate at IoU thresholds 0, 0.05, ..., 1 (trapezoids)
 
-Every score is given in [0, 1]. Formulas, sources and traps stand at each function.
+VGG-SS (Chen et al. 2021) lays the mask itself, without a box, on the union of the true boxes (its "cIoU" of a binary
+map). That is `mask_on_boxes`; it is lower, since a well-cut object does not fill its box. A curve over a few clips is
+a list of those clips and no curve: it is refused below 50.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
-import scipy.optimize
-from jaxtyping import Bool, Float, Shaped
+import scipy.ndimage
+from jaxtyping import Bool, Float, Float64, Int, Int64
 
-SUCCESS_THRESHOLDS = np.linspace(0.0, 1.0, 21)  # of AUC
-_SMOOTHING = 1e-4  # of `smoothed_iou`
+from ssu_jax.metrics import segmentation
 
+SUCCESS = 0.5
+LEAST_PART = 0.25  # of the largest part: a smaller one is a speck and gets no box
+LEAST_CLIPS = 50  # of a curve
+THRESHOLDS = np.linspace(0.0, 1.0, 21)
 
-def to_unit(heat: Float[np.ndarray, "*maps y x"]) -> Float[np.ndarray, "*maps y x"]:
-    """(heat - min) / (max - min) of each map; a map that is the same everywhere becomes 0."""
-    low, high = heat.min(axis=(-2, -1), keepdims=True), heat.max(axis=(-2, -1), keepdims=True)
-    return np.where(high > low, (heat - low) / np.where(high > low, high - low, 1), 0.0)
-
-
-def above(heat: Float[np.ndarray, "y x"], threshold: float) -> Bool[np.ndarray, "y x"]:
-    """Pixels of a map in [0, 1] whose heat is above the threshold."""
-    return heat > threshold
+_WITH_CORNERS = np.ones((3, 3), bool)
 
 
-def above_median(heat: Float[np.ndarray, "y x"]) -> Bool[np.ndarray, "y x"]:
-    """The upper half of the pixels: above the value that stands in their middle."""
-    return heat > np.sort(heat, axis=None)[heat.size // 2]
+def boxes_of(mask: Bool[np.ndarray, "y x"]) -> Int64[np.ndarray, "boxes 4"]:
+    """A box round every part, joined by sides or corners, of at least a quarter of the largest part's pixels.
 
-
-def ciou(predicted: Bool[np.ndarray, "y x"], region: Shaped[np.ndarray, "y x"]) -> float:
-    """Consensus IoU (arXiv 1803.03849): sum(region over P) / (sum(region) + |P outside of the region|).
-
-    For a boolean region it is the plain IoU. 0 for an empty region with an empty prediction: there is nothing to find.
+    One box round the whole mask would let a speck in a corner decide; the largest part alone would lose the second
+    of two sources. No boxes for an empty mask.
     """
-    truth = region.astype(np.float64)
-    whole = truth.sum() + np.count_nonzero(predicted & (truth == 0))
-    return float(truth[predicted].sum() / whole) if whole else 0.0
+    labels, _ = scipy.ndimage.label(mask, _WITH_CORNERS)
+    areas = np.bincount(labels.ravel())[1:]
+    boxes = [
+        (rows.start, columns.start, rows.stop, columns.stop)
+        for (rows, columns), area in zip(scipy.ndimage.find_objects(labels), areas, strict=True)
+        if area >= LEAST_PART * areas.max()
+    ]
+    return np.array(boxes, np.int64).reshape(-1, 4)
 
 
-def smoothed_iou(predicted: Bool[np.ndarray, "y x"], region: Bool[np.ndarray, "y x"]) -> float:
-    """(|P G| + s) / (|P or G| + s), s = 1e-4: the IoU of T-VSL's evaluator; 1 where both are empty."""
-    both, either = np.count_nonzero(predicted & region), np.count_nonzero(predicted | region)
-    return (both + _SMOOTHING) / (either + _SMOOTHING)
+def boxes_in_pixels(fractions: Float[np.ndarray, "boxes 4"], height: int, width: int) -> Int64[np.ndarray, "boxes 4"]:
+    """Boxes of a frame from VGG-SS's (x1, y1, x2, y2) in fractions of its width and height, cut at its edges."""
+    x1, y1, x2, y2 = np.clip(fractions, 0.0, 1.0).T
+    edges = np.stack([y1 * height, x1 * width, y2 * height, x2 * width], 1)
+    return np.rint(edges).astype(np.int64)
 
 
-def average_precision(heat: Float[np.ndarray, "y x"], region: Bool[np.ndarray, "y x"]) -> float:
-    """AP of the pixels as scores of lying in the region: sum over n of (R_n - R_(n-1)) P_n.
+def union_of(boxes: Int[np.ndarray, "boxes 4"], height: int, width: int) -> Bool[np.ndarray, "y x"]:
+    """The pixels that lie in any of the boxes."""
+    union = np.zeros((height, width), bool)
+    for top, left, bottom, right in boxes:
+        union[top:bottom, left:right] = True
+    return union
 
-    n runs over the different heats downwards, P_n and R_n are precision and recall of the pixels with at least that
-    heat (scikit-learn's definition, which both code bases call). NaN for an empty region: recall is not defined.
+
+def box_iou(mask: Bool[np.ndarray, "y x"], true_boxes: Int[np.ndarray, "boxes 4"]) -> float:
+    """IoU of the boxes round a mask with the true boxes; 0 for an empty mask, NaN where there is no true box either."""
+    boxes = boxes_of(mask)
+    return _iou(union_of(boxes, *mask.shape), union_of(true_boxes, *mask.shape))
+
+
+def mask_on_boxes(mask: Bool[np.ndarray, "y x"], true_boxes: Int[np.ndarray, "boxes 4"]) -> float:
+    """IoU of the mask itself with the true boxes, VGG-SS's way; 0 and NaN as `box_iou`."""
+    return _iou(mask, union_of(true_boxes, *mask.shape))
+
+
+def success_rate(ious: Float[np.ndarray, "clips"], threshold: float = SUCCESS) -> float:
+    """Share of clips whose IoU reaches the threshold. Raises ValueError without a clip or with a NaN."""
+    if not len(ious) or np.isnan(ious).any():
+        raise ValueError(f"success of {len(ious)} clips: wanted at least one, and an IoU of each")
+    return float(np.mean(ious >= threshold))
+
+
+def success_curve(ious: Float[np.ndarray, "clips"]) -> tuple[Float64[np.ndarray, "thresholds"], float]:
+    """(success rate at each of THRESHOLDS, area under it). Raises ValueError for fewer than 50 clips, or a NaN."""
+    if len(ious) < LEAST_CLIPS:
+        raise ValueError(f"a success curve wants {LEAST_CLIPS} clips at least, got {len(ious)}")
+    rates = np.array([success_rate(ious, threshold) for threshold in THRESHOLDS])
+    return rates, float(np.trapezoid(rates, THRESHOLDS))
+
+
+def sounding_accuracy(masks: Bool[np.ndarray, "t y x"], truth: Int[np.ndarray, "t"]) -> tuple[int, int]:
+    """(seconds that are right, seconds whose truth is known).
+
+    truth: 1 where something sounds whose source is in the picture, 0 where nothing sounds or its source is not in
+    the picture, -1 where it is not known. A second is right when its mask has a pixel exactly where the truth is 1;
+    whether the pixel lies on the source is for the other scores.
     """
-    order = np.argsort(-heat, axis=None, kind="stable")
-    hits, scores = region.ravel()[order], heat.ravel()[order]
-    if not hits.any():
-        return float("nan")
-    last_of_its_heat = np.append(np.flatnonzero(np.diff(scores)), len(scores) - 1)
-    true = np.cumsum(hits)[last_of_its_heat]
-    return float(np.sum(np.diff(true, prepend=0) * true / (last_of_its_heat + 1)) / true[-1])
+    known = truth >= 0
+    right = (masks.any((1, 2)) == (truth == 1)) & known
+    return int(right.sum()), int(known.sum())
 
 
-def success_rate(overlaps: Sequence[float], threshold: float) -> float:
-    """Share of the maps whose overlap is above the threshold: IoU@t, and CIoU@t "success". NaN without maps."""
-    return float(np.mean(np.asarray(overlaps) > threshold)) if len(overlaps) else float("nan")
-
-
-def area_under_success(overlaps: Sequence[float]) -> float:
-    """AUC: area under `success_rate` over the thresholds 0, 0.05, ... 1 (trapezoids). NaN without maps."""
-    return float(np.trapezoid([success_rate(overlaps, t) for t in SUCCESS_THRESHOLDS], SUCCESS_THRESHOLDS))
-
-
-def class_aware_ap(heats: Float[np.ndarray, "k y x"], regions: Bool[np.ndarray, "k y x"]) -> float:
-    """CAP: mean AP of each source's map against its own region; sources without a region do not count."""
-    return _mean([average_precision(heat, region) for heat, region in zip(heats, regions, strict=True)])
-
-
-def permutation_invariant_ap(
-    heats: Float[np.ndarray, "j y x"], regions: Bool[np.ndarray, "k y x"], variant: str = "papers"
-) -> float:
-    """PIAP: mean AP over the sources, each with a map of its own, in the order that makes it largest.
-
-    There may be more maps than sources, not fewer. "released": cut at its median, the map is the truth, and the
-    region the score.
-    """
-    if len(heats) < len(regions):
-        raise ValueError(f"{len(heats)} maps for {len(regions)} sources: wanted at least as many maps")
-    kept = [region for region in regions if region.any()]
-    if not kept:
-        return float("nan")
-    score = average_precision if variant == "papers" else _swapped_ap
-    table = np.array([[score(heat, region) for heat in heats] for region in kept])
-    rows, columns = scipy.optimize.linear_sum_assignment(-np.nan_to_num(table))
-    return _mean(table[rows, columns].tolist())
-
-
-def _swapped_ap(heat: Float[np.ndarray, "y x"], region: Bool[np.ndarray, "y x"]) -> float:
-    return average_precision(region.astype(np.float64), above_median(heat))
-
-
-def _mean(values: Sequence[float]) -> float:
-    known = [value for value in values if not np.isnan(value)]
-    return float(np.mean(known)) if known else float("nan")
+def _iou(predicted: Bool[np.ndarray, "y x"], reference: Bool[np.ndarray, "y x"]) -> float:
+    return float(segmentation.iou(*segmentation.overlap(predicted, reference)))

@@ -100,5 +100,5 @@ def test_the_peers_masks_are_those_of_the_clip(modules):
     flags = ([obj.sounding for obj in clip.objects], [obj.on_screen for obj in clip.objects],
              [obj.masks is not None for obj in clip.objects])  # fmt: skip
     for decode in (run_lengths.decode, modules[1].coco_decode):
-        union = modules[1].union_of_masks(counts, np.concatenate(flags[0]), *flags[1:], 96, 96, decode)
+        union = modules[1].union_of_masks((counts, np.concatenate(flags[0]), *flags[1:]), (96, 96), decode)
         np.testing.assert_array_equal(union, clip.sounding_masks)

@@ -1,123 +1,106 @@
-"""Heat maps against regions: cases worked by hand, scikit-learn as the judge of average precision, and invariances."""
-
-import itertools
-
 import numpy as np
 import pytest
-from sklearn.metrics import average_precision_score
+import scipy.ndimage
+from hypothesis import given, settings
+from hypothesis.extra import numpy as arrays
 
 from ssu_jax.metrics import localization
 
 
-def grid(text: str) -> np.ndarray:
-    """Rows separated by spaces; # is the region."""
-    return np.array([[letter == "#" for letter in row] for row in text.split()])
+def _mask(*rows: str) -> np.ndarray:
+    return np.array([[letter == "#" for letter in row] for row in rows])
 
 
-LEFT, RIGHT = grid("##.. ##.. ##.. ##.."), grid("..## ..## ..## ..##")
+TWO_AND_A_SPECK = _mask(
+    "###.....",
+    "#.#...##",
+    "......##",
+    "........",
+    "#.......",
+)  # parts of 5, 4 and 1 pixels
 
 
-def test_maps_are_stretched_to_the_unit():
-    heat = np.array([[[-2.0, 0.0], [1.0, 2.0]], [[5.0, 5.0], [5.0, 5.0]]])
-    np.testing.assert_allclose(localization.to_unit(heat), [[[0, 0.5], [0.75, 1]], [[0, 0], [0, 0]]])
+def test_a_part_gets_a_box_and_a_speck_does_not():
+    assert localization.boxes_of(TWO_AND_A_SPECK).tolist() == [[0, 0, 2, 3], [1, 6, 3, 8]]
 
 
-def test_cuts():
-    heat = np.array([[0.1, 0.3], [0.31, 0.9]])
-    assert localization.above(heat, 0.3).tolist() == [[False, False], [True, True]]
-    assert localization.above_median(heat).tolist() == [[False, False], [False, True]]
-    assert localization.above_median(np.arange(16.0).reshape(4, 4)).sum() == 7
-    assert not localization.above_median(np.ones((4, 4))).any()
+def test_a_part_of_a_quarter_is_kept():
+    mask = _mask("####..#.")
+    assert localization.boxes_of(mask).tolist() == [[0, 0, 1, 4], [0, 6, 1, 7]]
+    assert localization.boxes_of(_mask("#####.#.")).tolist() == [[0, 0, 1, 5]]
 
 
-@pytest.mark.parametrize(
-    ("predicted", "region", "wanted"),
-    [
-        (LEFT, LEFT, 1.0), (LEFT, RIGHT, 0.0), (LEFT | RIGHT, LEFT, 0.5),
-        (grid("#... .... .... ...."), LEFT, 1 / 8), (~(LEFT | RIGHT), LEFT, 0.0), (~(LEFT | RIGHT), LEFT & RIGHT, 0.0),
-    ],
-)  # fmt: skip
-def test_ciou_of_whole_regions_is_the_iou(predicted, region, wanted):
-    assert localization.ciou(predicted, region) == pytest.approx(wanted)
+def test_corners_join_parts_and_an_empty_mask_has_no_box():
+    assert localization.boxes_of(_mask("#..", ".#.", "..#")).tolist() == [[0, 0, 3, 3]]
+    assert localization.boxes_of(np.zeros((3, 3), bool)).shape == (0, 4)
 
 
-def test_ciou_weighs_by_consensus():
-    # Half of those asked drew the upper two of the left pixels, all the lower two: 1 + 2 in all; one pixel is wrong.
-    region = np.array([[0.5, 0], [0.5, 0], [1, 0], [1, 0]])
-    predicted = np.array([[1, 0], [0, 1], [1, 0], [0, 0]], bool)
-    assert localization.ciou(predicted, region) == pytest.approx(1.5 / (3 + 1))
+def test_fractions_become_pixels_row_first():
+    fractions = np.array([[0.25, 0.0, 0.5, 1.0], [-0.1, 0.5, 1.2, 0.75]])
+    assert localization.boxes_in_pixels(fractions, height=4, width=8).tolist() == [[0, 2, 4, 4], [2, 0, 3, 8]]
 
 
-def test_smoothed_iou_by_hand():
-    assert localization.smoothed_iou(LEFT | RIGHT, LEFT) == pytest.approx((8 + 1e-4) / (16 + 1e-4))
-    assert localization.smoothed_iou(LEFT & RIGHT, LEFT & RIGHT) == 1.0
+def test_hand_worked_ious_with_one_box():
+    true = np.array([[0, 0, 4, 4]])
+    mask = np.zeros((6, 6), bool)
+    mask[[0, 1, 2, 3], [0, 1, 2, 3]] = True  # a diagonal: its box is the true one, itself a quarter of it
+    assert localization.box_iou(mask, true) == 1.0
+    assert localization.mask_on_boxes(mask, true) == pytest.approx(4 / 16)
+    shifted = np.roll(mask, 2, axis=1)  # box [0, 2, 4, 6], 8 of 24 pixels in common
+    assert localization.box_iou(shifted, true) == pytest.approx(8 / 24)
+    assert localization.mask_on_boxes(shifted, true) == pytest.approx(2 / 18)
 
 
-def test_average_precision_by_hand():
-    # Downwards: hit, miss, hit, miss: precision 1 at recall 1/2, then 2/3 at recall 1.
-    heat, region = np.array([[0.9, 0.8], [0.7, 0.6]]), np.array([[True, False], [True, False]])
-    assert localization.average_precision(heat, region) == pytest.approx(0.5 * 1 + 0.5 * 2 / 3)
-    # All alike: one threshold, at which all pixels are taken.
-    assert localization.average_precision(np.zeros((2, 2)), region) == pytest.approx(0.5)
-    assert np.isnan(localization.average_precision(heat, np.zeros((2, 2), bool)))
+def test_overlapping_true_boxes_count_their_pixels_once():
+    true = np.array([[0, 0, 2, 4], [0, 2, 2, 6]])  # 12 pixels, 4 of them in both
+    assert localization.union_of(true, 2, 8).sum() == 12
+    mask = np.zeros((2, 8), bool)
+    mask[:, :6] = True
+    assert localization.box_iou(mask, true) == 1.0
 
 
-def test_average_precision_is_scikit_learns():
-    rng = np.random.default_rng(0)
-    for levels in (3, 10, 1000):
-        heat = rng.integers(levels, size=(20, 20)) / levels  # few levels: many ties
-        region = rng.random((20, 20)) < rng.uniform(0.05, 0.9)
-        wanted = average_precision_score(region.ravel(), heat.ravel())
-        assert localization.average_precision(heat, region) == pytest.approx(wanted, rel=1e-12)
+def test_nothing_predicted_scores_zero_and_nothing_at_all_is_unknown():
+    nothing = np.zeros((4, 4), bool)
+    assert localization.box_iou(nothing, np.array([[0, 0, 2, 2]])) == 0.0
+    assert np.isnan(localization.box_iou(nothing, np.zeros((0, 4), np.int64)))
 
 
-def test_success_and_its_area_by_hand():
-    overlaps = [0.0, 0.3, 0.31, 1.0]
-    assert localization.success_rate(overlaps, 0.3) == 0.5  # above, not at
-    assert localization.area_under_success([1.0, 1.0]) == pytest.approx(1 - 0.5 * 0.05)  # none is above 1
-    assert localization.area_under_success([0.0]) == 0.0
-    # 0.5 is above the ten thresholds 0 to 0.45.
-    assert localization.area_under_success([0.5]) == pytest.approx(0.45 + 0.5 * 0.05)
-    assert np.isnan(localization.success_rate([], 0.3))
+@settings(max_examples=50, deadline=None)
+@given(arrays.arrays(bool, (7, 9)))
+def test_boxes_cover_the_parts_that_count(mask):
+    boxes = localization.boxes_of(mask)
+    covered = localization.union_of(boxes, *mask.shape)
+    assert bool(len(boxes)) == mask.any()
+    if len(boxes):
+        assert localization.box_iou(mask, boxes) == 1.0
+    # What is left outside is less than a quarter of the largest part, and that lies inside.
+    outside, _ = scipy.ndimage.label(mask & ~covered, np.ones((3, 3)))
+    assert np.bincount(outside.ravel())[1:].max(initial=0) <= 0.25 * (mask & covered).sum()
 
 
-def test_mean_and_success_are_different_scores():
-    """The same maps: CIoU@0.3 is 0.45 by the mean and 0.5 by success."""
-    overlaps = [0.8, 0.1]
-    assert np.mean(overlaps) == pytest.approx(0.45)
-    assert localization.success_rate(overlaps, 0.3) == 0.5
+def test_success_counts_a_clip_that_just_reaches_the_threshold():
+    assert localization.success_rate(np.array([0.5, 0.49, 1.0, 0.0])) == 0.5
+    for wrong in (np.array([]), np.array([0.5, np.nan])):
+        with pytest.raises(ValueError, match="success"):
+            localization.success_rate(wrong)
 
 
-def test_class_aware_and_permutation_invariant_precision():
-    heats = np.stack([RIGHT, LEFT]).astype(float)  # the two maps stand in the wrong order
-    regions = np.stack([LEFT, RIGHT])
-    assert localization.class_aware_ap(heats, regions) == pytest.approx(0.5)
-    assert localization.permutation_invariant_ap(heats, regions) == 1.0
-    assert localization.class_aware_ap(heats[::-1], regions) == 1.0
-    nothing = np.zeros_like(LEFT)
-    assert localization.class_aware_ap(heats, np.stack([nothing, RIGHT])) == pytest.approx(0.5)
-    assert np.isnan(localization.class_aware_ap(heats, np.stack([nothing, nothing])))
-    assert np.isnan(localization.permutation_invariant_ap(heats, np.stack([nothing, nothing])))
-    with pytest.raises(ValueError, match="1 maps for 2 sources"):
-        localization.permutation_invariant_ap(heats[:1], regions)
+def test_success_curve_of_known_areas_and_none_for_a_few_clips():
+    rates, area = localization.success_curve(np.ones(50))
+    assert area == pytest.approx(1.0)
+    assert (rates == 1).all()
+    # All at 0.5: everyone up to 0.5, nobody from 0.55 on; half of the step between counts.
+    rates, area = localization.success_curve(np.full(50, 0.5))
+    assert rates.tolist() == [1.0] * 11 + [0.0] * 10
+    assert area == pytest.approx(0.525)
+    with pytest.raises(ValueError, match="got 49"):
+        localization.success_curve(np.ones(49))
 
 
-def test_the_best_permutation_is_the_best_of_all():
-    rng = np.random.default_rng(1)
-    heats, regions = rng.random((4, 8, 8)), rng.random((3, 8, 8)) < 0.3
-    best = max(
-        np.mean([localization.average_precision(heats[j], regions[k]) for k, j in enumerate(order)])
-        for order in itertools.permutations(range(4), 3)
-    )
-    assert localization.permutation_invariant_ap(heats, regions) == pytest.approx(best)
-    shuffled = localization.permutation_invariant_ap(heats[[2, 0, 3, 1]], regions[[1, 2, 0]])
-    assert shuffled == pytest.approx(best)
-
-
-def test_the_released_variant_swaps_truth_and_score():
-    # The map's upper half is the row above; of the region's two pixels one lies in it.
-    heat = np.array([[4.0, 3.0], [2.0, 1.0], [0.5, 0.4]])
-    region = np.array([[True, False], [True, False], [False, False]])
-    # Truth: heats 4 and 3. Scores: 1 for two pixels (one hit), then 0 for the rest: 1/2 * 1/2 + 1/2 * 2/6.
-    assert localization.permutation_invariant_ap(heat[None], region[None], "released") == pytest.approx(0.25 + 1 / 6)
-    assert localization.permutation_invariant_ap(heat[None], region[None]) == pytest.approx(0.5 + 0.5 * 2 / 3)
+def test_sounding_seconds_count_only_where_the_truth_is_known():
+    masks = np.zeros((5, 2, 2), bool)
+    masks[[0, 1, 4], 0, 1] = True
+    # right, wrong (sounds not), unknown, wrong (sounds and is missed), unknown
+    assert localization.sounding_accuracy(masks, np.array([1, 0, -1, 1, -1])) == (1, 3)
+    assert localization.sounding_accuracy(~masks & False, np.zeros(5, int)) == (5, 5)
+    assert localization.sounding_accuracy(masks, np.full(5, -1)) == (0, 0)

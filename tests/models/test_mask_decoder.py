@@ -102,8 +102,8 @@ def two_frames_of_two_sources():
     labels = np.zeros((1, 2, CLASSES), np.uint8)
     labels[0, 0, [3, 1]] = labels[0, 1, [0, 3]] = 1
     batch = models.example_batch(sizes.tiny())
-    return batch._replace(masks=np.uint8(semantic > 0), semantic=semantic, source_labels=labels,
-                          frame_valid=np.ones((1, 2), bool))  # fmt: skip
+    known = dict.fromkeys(("frame_valid", "mask_known", "text_known", "source_known"), np.ones((1, 2), bool))
+    return batch._replace(masks=np.uint8(semantic > 0), semantic=semantic, source_labels=labels, **known)
 
 
 def overfitted(batch, steps=300):
