@@ -63,6 +63,7 @@ def test_equals_the_direct_reference(name, log_offset):
     np.testing.assert_allclose(ours, reference(sound, log_offset), atol=1e-5, rtol=0)
 
 
+@pytest.mark.full  # librosa compiles for a quarter of a minute
 def test_transform_equals_librosa():
     librosa = pytest.importorskip("librosa")
     sound = noise(2.0).astype(np.float32)

@@ -146,6 +146,7 @@ def test_patches_outside_the_mask_are_black():
     np.testing.assert_allclose(seen[0, 31, 31], black, atol=1e-5)
 
 
+@pytest.mark.full
 def test_prediction_is_that_of_the_teacher_forced_pass(built):
     _, model, params, batch = built
     params = jax.tree.map(lambda x: x, params)
