@@ -26,6 +26,8 @@ _CLOCK_SLACK_SECONDS = 1e-3
 _SOUND_SLACK_SECONDS = 0.1
 _SOUND_LEAD_SECONDS = 1.0
 _MISSING_SECONDS = 0.5
+# Sound often outlasts the pictures by some tenths; by more, the rest of the pictures was lost.
+_LOST_SECONDS = 2.0
 # Of all packets; beyond it what is left would be described as if it were the video.
 MAX_DAMAGED_SHARE = 0.1
 
@@ -154,7 +156,13 @@ def excerpt(
     frames = [_resize(info, frame, rows, columns) for frame in taken]
     if len(frames) < seconds:
         if end < min(begin + seconds, info.duration_seconds) - _MISSING_SECONDS:
-            info = survey(info.path)  # says whether it was cut off
+            whole = survey(info.path)  # says whether it was cut off
+            if whole.duration_seconds < info.duration_seconds - _LOST_SECONDS:
+                raise UserError(
+                    f"{info.path}: announces {info.duration_seconds:.1f} s, its pictures end at "
+                    f"{whole.duration_seconds:.1f} s: get the file again, or cut its sound there"
+                )
+            info = whole
         end = min(max(end, info.duration_seconds), begin + seconds)
         count = math.floor(end - begin + 0.5)
         if count < 1 and (begin > 0 or end <= 0):
