@@ -137,7 +137,10 @@ def _run_layout(args) -> int:
 
     kind = LAYOUTS[args.data_set]
     if args.write_example:
-        kind.write_example(pathlib.Path(args.write_example), seed=args.seed)
+        folder = pathlib.Path(args.write_example)
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise UserError(f"--write-example {folder}: something is there already: name a new or an empty folder")
+        kind.write_example(folder, seed=args.seed)
         print(args.write_example)
         return 0
     if not args.source or not (args.check or args.out):

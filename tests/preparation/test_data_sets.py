@@ -1,6 +1,7 @@
 """`ssu prepare NAME`: checked before work starts, every fault named, the records what the layout reads."""
 
 import json
+import pathlib
 
 import numpy as np
 import pytest
@@ -103,6 +104,8 @@ def test_formats_runners_and_processes_give_the_same_records(tmp_path):
         (["raw", "--source", ".", "--out", "x"], "holds no videos"),
         (["avss", "--source", ".", "--check"], "metadata.csv"),
         (["raw", "--source", ".", "--check", "--frame-size", "3"], "--frame-size must be 16 to 4096"),
+        (["raw", "--write-example", __file__], "something is there already: name a new or an empty folder"),
+        (["raw", "--write-example", str(pathlib.Path(__file__).parent)], "something is there already"),
         (["nothing", "--source", "."], "invalid choice: 'nothing'"),
         (["raw", "--source", ".", "--runner", "fast"], "invalid choice: 'fast'"),
     ],
