@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from ssu_jax import files
 from ssu_jax.data.storage import Folder, is_remote
-from ssu_jax.data.tfrecord import Damage
+from ssu_jax.data.tfrecord import Damage, every_record
 
 SUFFIX = ".array_record"
 OPTIONS = "group_size:1,uncompressed"
@@ -86,11 +86,7 @@ def faults_of(folder: Folder, facts: dict) -> Iterator[tuple[int | None, bytes |
     except Damage as damage:
         yield None, Damage(f"{folder.path(name)}: {damage}")
         return
-    for row in range(len(reader)):
-        try:
-            yield row, reader.read(row)
-        except Damage as damage:
-            yield row, damage
+    yield from every_record(reader)
 
 
 def _told(error: Exception) -> str:

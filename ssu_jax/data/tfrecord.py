@@ -18,6 +18,7 @@ import logging
 import pathlib
 import struct
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -155,6 +156,11 @@ def faults_of(folder: Folder, facts: dict) -> Iterator[tuple[int | None, bytes |
         yield None, Damage(f"{folder.path(name)}: {damage}")
         yield from _scanned(folder, name)
         return
+    yield from every_record(reader)
+
+
+def every_record(reader: Any) -> Iterator[tuple[int, bytes | Damage]]:
+    """(row, record or what is wrong with it) of an open shard of any format."""
     for row in range(len(reader)):
         try:
             yield row, reader.read(row)

@@ -76,9 +76,10 @@ def prepare_split(
         _check_room(directory, job, work)
         try:
             done = tasks.run(work, execution, split)
-        finally:
+        except BaseException:
             if not any(tasks.outcomes(work)):
                 _leave_nothing(directory, growing)
+            raise
         bad = [*job.left_out, *(pair for outcome in done for pair in outcome.bad)]
         report = _report(folder, split, bad)
         if len(bad) > skip_bad:
@@ -116,6 +117,8 @@ def _check_room(directory: str | os.PathLike, job: Job, work: Sequence[Task]) ->
     if storage.is_remote(directory):
         return
     waiting = sum(len(task.items) for task, known in zip(work, tasks.outcomes(work), strict=True) if known is None)
+    if not waiting:
+        return
     sizes = []
     for place in range(SAMPLES):
         try:
