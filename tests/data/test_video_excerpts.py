@@ -1,5 +1,7 @@
 """Seconds out of the middle of a video: the same pictures and sound as when all of it is read."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from small_videos import grey_at, make_video, tone
@@ -124,3 +126,14 @@ def test_a_sound_file_is_no_video_and_the_other_way_round(tmp_path):
     ):
         pass
     assert len(video.file_sound(path, RATE, 0.5)) == RATE // 2
+
+
+def test_pictures_that_end_long_before_the_header_says_are_a_fault(tmp_path):
+    """What damage leaves where a demuxer steps over it in silence: the sound goes on without the pictures."""
+    path = make_video(tmp_path / "lost.mkv", seconds=3, sound=tone(8))
+    honest = survey.glance(path)
+    assert len(video.excerpt(honest, 0, 8, 48, RATE)[0]) == 3  # sound that outlasts the pictures is no fault
+    announced = dataclasses.replace(honest, duration_seconds=8.0)
+    with pytest.raises(UserError, match=r"lost.mkv: announces 8.0 s, its pictures end at 3.0 s"):
+        video.excerpt(announced, 0, 8, 48, RATE)
+    assert len(video.excerpt(announced, 0, 2, 48, RATE)[0]) == 2  # whole as far as it is read
