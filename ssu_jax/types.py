@@ -13,7 +13,7 @@ The way of the data:
     video file -> Clip -> Example (one TFRecord) -> Batch -> Outputs -> losses -> TrainState
                                                    Outputs -> Prediction -> scores, pictures
 
-Batch, Outputs and TrainState are named tuples of bare arrays: JAX takes named tuples for pytrees by
+Batch, Mixtures, Outputs and TrainState are named tuples of bare arrays: JAX takes named tuples for pytrees by
 itself, so this module needs no JAX, and nothing checks a field when a tree holds shardings or shapes.
 """
 
@@ -122,6 +122,21 @@ class Batch(NamedTuple):
     mask_known: Any  # bool [b, t], False in frames that are not valid too
     text_known: Any  # bool [b, t], likewise
     source_known: Any  # bool [b, t], likewise; of source_labels and audible_labels
+
+
+class Mixtures(NamedTuple):
+    """Several sources made one, which T-VSL is to take apart: k square pictures side by side, their sounds summed.
+
+    In rows that fill up a batch every source is -1.
+    """
+
+    pictures: Any  # uint8 [b, y, x, 3], x = k y
+    sound: Any  # float32: [b, samples] in [-1, 1], or [b, t, m, f] log-mel patches, as the encoder wants
+    sources: Any  # int32 [b, k], the class that sounds in each picture, from the left; all differ
+    regions: Any  # uint8 [b, k, y, x], 1 where that source is, in the joined picture
+    region_known: Any  # bool [b, k], else `regions` says nothing of the source
+    present: Any  # uint8 [b, u], classes that are seen or heard, silent objects too, as far as is known
+    record: Any  # int32 [b, k], numbers of the records
 
 
 class Outputs(NamedTuple):

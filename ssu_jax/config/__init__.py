@@ -17,6 +17,7 @@ from ssu_jax.config.model import ModelConfig
 from ssu_jax.config.options import option, problems_of
 from ssu_jax.config.pretraining import PretrainingConfig
 from ssu_jax.config.train import TrainConfig
+from ssu_jax.config.tvsl import TVSLConfig
 from ssu_jax.config.variants import variant_problems
 from ssu_jax.types import UserError
 
@@ -33,6 +34,7 @@ __all__ = [
     "MeshConfig",
     "ModelConfig",
     "PretrainingConfig",
+    "TVSLConfig",
     "TrainConfig",
 ]
 
@@ -43,12 +45,14 @@ class Config:
 
     name: str = option("nano", "name of the configuration, printed and stored with checkpoints")
     family: str = option("ssuformer", "which model: ssuformer is trained, pretraining trains its encoders unlabelled, "
-                                      "late_fusion joins published networks",
-                         choices=("ssuformer", "pretraining", "late_fusion"))  # fmt: skip
+                                      "tvsl localizes words, trio trains its small encoders, late_fusion joins "
+                                      "published networks",
+                         choices=("ssuformer", "pretraining", "tvsl", "trio", "late_fusion"))  # fmt: skip
     schema_version: int = option(SCHEMA_VERSION, "layout of this tree; another one is refused")
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     pretraining: PretrainingConfig = dataclasses.field(default_factory=PretrainingConfig)
+    tvsl: TVSLConfig = dataclasses.field(default_factory=TVSLConfig)
     late_fusion: LateFusionConfig = dataclasses.field(default_factory=LateFusionConfig)
     losses: LossConfig = dataclasses.field(default_factory=LossConfig)
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
