@@ -6,6 +6,7 @@ content would depend on the number of workers. Where Grain is not installed, thr
 
 import concurrent.futures
 import contextlib
+import dataclasses
 import functools
 import importlib.util
 import itertools
@@ -17,26 +18,51 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from typing import Generic, TypeVar
 
 import numpy as np
 
-from ssu_jax.types import Batch, UserError
+from ssu_jax.types import Batch, Mixtures, UserError
 
 THREADS = 2  # a batch each; more only help where decoding waits for a slow disk
 AHEAD = 2  # batches that wait ready, in each process
 GRACE_SECONDS = 5  # for what a reader process that has ended left in its queue
 STALL_SECONDS = 300
 PEER_LOST, STALLED = 75, 76  # exit codes, DESIGN section 9
+ENDLESS = 1 << 40  # steps: Grain's datasets have a length
+
+Row = TypeVar("Row", Batch, Mixtures)  # one example, or a batch of them
 
 
-def run(make: Callable[[int], Batch], batch_size: int, start: int, stop: int, num_workers: int) -> Iterator[Batch]:
+@dataclasses.dataclass(frozen=True)
+class Rows(Generic[Row]):
+    """Number k * len(rows) + i -> the example of row rows[i] of batch k."""
+
+    make: Callable[[int], Row]
+    batch_size: int
+    rows: tuple[int, ...]
+
+    def __call__(self, number: int) -> Row:
+        batch, place = divmod(number, len(self.rows))
+        return self.make(batch * self.batch_size + self.rows[place])
+
+
+def run_rows(
+    make: Callable[[int], Row], batch_size: int, rows: Sequence[int] | None, start: int, num_workers: int
+) -> Iterator[Row]:
+    """Batches from `start` on without end, of each only these rows (None: all); make: position -> example."""
+    wanted = Rows(make, batch_size, tuple(range(batch_size) if rows is None else rows))
+    return run(wanted, len(wanted.rows), start, ENDLESS, num_workers)
+
+
+def run(make: Callable[[int], Row], batch_size: int, start: int, stop: int, num_workers: int) -> Iterator[Row]:
     """Batches start to stop - 1, where batch k holds the examples k * batch_size onwards."""
     if importlib.util.find_spec("grain") is None:
         return run_in_threads(make, batch_size, start, stop)
     return run_in_grain(make, batch_size, start, stop, num_workers)
 
 
-def run_in_grain(make, batch_size: int, start: int, stop: int, num_workers: int) -> Iterator[Batch]:
+def run_in_grain(make, batch_size: int, start: int, stop: int, num_workers: int) -> Iterator[Row]:
     import grain
     from absl import flags
 
@@ -52,7 +78,7 @@ def run_in_grain(make, batch_size: int, start: int, stop: int, num_workers: int)
     )
 
 
-def _until_error(iterator) -> Iterator[Batch]:
+def _until_error(iterator) -> Iterator[Row]:
     """Grain's iterator goes on after an error and has then lost batches; this one has ended."""
     try:
         yield from iterator
@@ -60,7 +86,7 @@ def _until_error(iterator) -> Iterator[Batch]:
         iterator.close()
 
 
-def _supervised(iterator) -> Iterator[Batch]:
+def _supervised(iterator) -> Iterator[Row]:
     """Hands batches on, and ends with an error when a reader process has ended or hangs: Grain would wait for ever."""
     ready, closed = queue.Queue(maxsize=1), threading.Event()
     others = set(multiprocessing.active_children())
@@ -76,7 +102,7 @@ def _supervised(iterator) -> Iterator[Batch]:
     def feed():
         try:
             for batch in iterator:
-                offer(Batch(*(np.array(values) for values in batch)))  # out of the memory shared with the reader
+                offer(type(batch)(*(np.array(values) for values in batch)))  # out of the memory shared with the reader
             offer(None)
         except BaseException as error:
             offer(error)
@@ -100,7 +126,7 @@ def _supervised(iterator) -> Iterator[Batch]:
             reader.kill()
 
 
-def _next_batch(ready: queue.Queue, readers: set, others: set) -> Batch | None:
+def _next_batch(ready: queue.Queue, readers: set, others: set) -> Row | None:
     """The next batch, None after the last. `readers` gathers the processes that came after `others`."""
     started = time.monotonic()
     while True:
@@ -139,8 +165,8 @@ def _end_with_parent(parent: int, worker: int, num_workers: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def run_in_threads(make, batch_size: int, start: int, stop: int) -> Iterator[Batch]:
-    def batch(number: int) -> Batch:
+def run_in_threads(make, batch_size: int, start: int, stop: int) -> Iterator[Row]:
+    def batch(number: int) -> Row:
         return _stack([make(number * batch_size + row) for row in range(batch_size)])
 
     with concurrent.futures.ThreadPoolExecutor(THREADS) as pool:
@@ -152,5 +178,5 @@ def run_in_threads(make, batch_size: int, start: int, stop: int) -> Iterator[Bat
             yield ready
 
 
-def _stack(examples: Sequence[Batch]) -> Batch:
-    return Batch(*(np.stack(values) for values in zip(*examples, strict=True)))
+def _stack(examples: Sequence[Row]) -> Row:
+    return type(examples[0])(*(np.stack(values) for values in zip(*examples, strict=True)))

@@ -32,6 +32,13 @@ class Order:
         order = _cached_permutation(self._seed, epoch, self._lengths[number], _FIRST_SET + number)
         return sum(self._lengths[:number]) + int(order[place])
 
+    def by_chance(self, rng: np.random.Generator) -> int:
+        """Any record, a set as often as its weight says."""
+        if not self._weights:
+            return int(rng.integers(self._total))
+        number, _ = turn(int(rng.integers(sum(self._weights))), self._weights)
+        return sum(self._lengths[:number]) + int(rng.integers(self._lengths[number]))
+
 
 def turn(position: int, weights: Sequence[int]) -> tuple[int, int]:
     """(set, how often it had its turn before) at a position, turns spread as evenly as whole numbers allow.

@@ -20,7 +20,6 @@ from ssu_jax.data.source import JoinedSource, RecordSource
 from ssu_jax.tokenizer import PAD, Tokenizer
 from ssu_jax.types import KNOWN_FLAGS, Batch, Clip, UserError
 
-MAX_STEPS = 1 << 40  # "endless" for Grain, whose datasets have a length
 ClipIds = Callable[[Sequence[str]], np.ndarray]  # sentences -> int32 [n, 77]
 
 
@@ -41,14 +40,7 @@ def train_batches(
     data = config.data
     source = open_source(data.dir, data.train_split, data, verify=data.verify_shards)
     example = _TrainingExample(source, data, tokenizer, config.train.seed, clip_ids)
-    batch_size = config.train.batch_size
-    if data.weights and len(data.weights) != len(source.lengths):
-        raise UserError(
-            f"config.data.weights holds {len(data.weights)} numbers, config.data.dir {len(source.lengths)} "
-            "directories: give one weight a directory, or none"
-        )
-    make = _Rows(example, batch_size, tuple(range(batch_size) if rows is None else rows))
-    return execution.run(make, len(make.rows), start_step, MAX_STEPS, data.num_workers)
+    return execution.run_rows(example, config.train.batch_size, rows, start_step, data.num_workers)
 
 
 def eval_batches(
@@ -91,6 +83,16 @@ def open_source(directory: str, split: str, data: DataConfig, verify: bool = Fal
             "use the classes of the manifest, in one order for training and evaluation"
         )
     return source
+
+
+def training_order(source: RecordSource | JoinedSource, data: DataConfig, seed: int) -> Order:
+    """Which record each position of training begins with. Raises UserError unless every directory has its weight."""
+    if data.weights and len(data.weights) != len(source.lengths):
+        raise UserError(
+            f"config.data.weights holds {len(data.weights)} numbers, config.data.dir {len(source.lengths)} "
+            "directories: give one weight a directory, or none"
+        )
+    return Order(seed, source.lengths, data.weights)
 
 
 def has_split(directory: str, split: str) -> bool:
@@ -151,27 +153,18 @@ class _TrainingExample:
         seconds = min(data.train_seconds or data.num_frames, data.num_frames)
         self.data = dataclasses.replace(data, num_frames=seconds)
         self.source, self.tokenizer, self.seed, self.clip_ids = source, tokenizer, seed, clip_ids
-        self.order = Order(seed, source.lengths, data.weights)
+        self.order = training_order(source, data, seed)
 
     def __call__(self, position: int) -> Batch:
         number = self.order(position)
         rng, seconds = draws(self.seed, position), self.data.num_frames
-        clip = _decode(self.source, number, lambda t: (int(rng.integers(max(t - seconds, 0) + 1)), seconds))
+
+        def choose(t: int) -> tuple[int, int]:
+            return int(rng.integers(max(t - seconds, 0) + 1)), seconds
+
+        clip = records.read(self.source, number, choose=choose)
         clip = transforms.augment(clip, self.data.augment, rng)
         return clip_to_example(clip, self.data, self.tokenizer, number, self.clip_ids)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Rows:
-    """Number k * len(rows) + i -> the example of row rows[i] of batch k."""
-
-    make: Callable[[int], Batch]
-    batch_size: int
-    rows: tuple[int, ...]
-
-    def __call__(self, number: int) -> Batch:
-        batch, place = divmod(number, len(self.rows))
-        return self.make(batch * self.batch_size + self.rows[place])
 
 
 class _EvaluationExample:
@@ -180,21 +173,10 @@ class _EvaluationExample:
 
     def __call__(self, position: int) -> Batch:
         if position < self.count:
-            return clip_to_example(_decode(self.source, position), self.data, self.tokenizer, position)
-        filler = clip_to_example(_decode(self.source, 0), self.data, self.tokenizer)
+            return clip_to_example(records.read(self.source, position), self.data, self.tokenizer, position)
+        filler = clip_to_example(records.read(self.source, 0), self.data, self.tokenizer)
         nothing = np.zeros_like(filler.frame_valid)
         return filler._replace(frame_valid=nothing, mask_known=nothing, text_known=nothing, source_known=nothing)
-
-
-def _decode(
-    source: RecordSource | JoinedSource, number: int, choose: Callable[[int], tuple[int, int]] | None = None
-) -> Clip:
-    try:
-        return records.decode_clip(source[number], choose)
-    except ValueError as error:
-        raise UserError(
-            f"{source.directory}, split {source.split}: record {number} cannot be used: {error}", 78
-        ) from None
 
 
 def _labels(clip: Clip, data: DataConfig, valid: np.ndarray) -> dict[str, np.ndarray]:
@@ -204,7 +186,7 @@ def _labels(clip: Clip, data: DataConfig, valid: np.ndarray) -> dict[str, np.nda
     masks_known, text_known, source_known = (_padded(getattr(clip, name)[:t], t) & valid for name in KNOWN_FLAGS)
     semantic[np.flatnonzero(~clip.masks_known[:t])] = -1
     for item in clip.objects:
-        label = _class_number(item.name, data)
+        label = class_number(item.name, data)
         sounding = _padded(item.sounding[:t], t)
         audible[:, label] |= sounding
         if not item.on_screen:
@@ -231,7 +213,8 @@ def _labels(clip: Clip, data: DataConfig, valid: np.ndarray) -> dict[str, np.nda
     }
 
 
-def _class_number(name: str, data: DataConfig) -> int:
+def class_number(name: str, data: DataConfig) -> int:
+    """The label of a record's class. Raises UserError where the config does not name it."""
     try:
         return data.classes.index(name)
     except ValueError:

@@ -25,15 +25,19 @@ import dataclasses
 import io
 import os
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from ssu_jax.data import example, run_lengths, shards, transforms
-from ssu_jax.data.source import RecordSource
+from ssu_jax.data.source import JoinedSource, RecordSource
 from ssu_jax.types import KNOWN_FLAGS, Clip, SoundObject, UserError
 
-__all__ = ["RecordSource", "SCHEMA_VERSION", "decode_clip", "decode_labels", "encode_clip", "verify", "write_split"]
+__all__ = [
+    "RecordSource", "SCHEMA_VERSION", "decode_clip", "decode_labels", "decode_second", "encode_clip", "read", "verify",
+    "write_split",
+]  # fmt: skip
 
 SCHEMA_VERSION = 2
 PICTURES = "frames"  # the feature that holds JPEG
@@ -115,12 +119,31 @@ def decode_clip(record: bytes, choose: Callable[[int], tuple[int, int]] | None =
     return dataclasses.replace(clip, frames=frames)
 
 
+def decode_second(record: bytes, second: int) -> Clip:
+    """One second of a clip, as `transforms.stretch` would leave it, but with the sound of all its seconds."""
+    features = _features(record)
+    clip = transforms.stretch(_labels(features, with_masks=True), second, 1)
+    frame = _from_jpeg(features["frames"][second], *_size(features))
+    return dataclasses.replace(clip, frames=frame[None], sound=np.frombuffer(features["sound"][0], "<i2"))
+
+
 def decode_labels(record: bytes, with_masks: bool = False) -> Clip:
     """The same clip with no frames (uint8 [t, y, x, 0]) and no sound, many times faster: captions, objects, flags.
 
     `with_masks` decodes the masks too, so that `sounding_masks` holds; otherwise every object's masks are None.
     """
     return _labels(_features(record), with_masks)
+
+
+def read(source: RecordSource | JoinedSource, number: int, decode: Callable[..., Any] = decode_clip, **options) -> Any:
+    """Record `number` by one of the decoders here. Raises UserError (78) if the record is damaged."""
+    record = source[number]
+    try:
+        return decode(record, **options)
+    except ValueError as error:
+        raise UserError(
+            f"{source.directory}, split {source.split}: record {number} cannot be used: {error}", 78
+        ) from None
 
 
 def write_split(

@@ -1,22 +1,9 @@
-"""Clips of records for the tools that look at them."""
+"""Which records the tools that look at them were asked for."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from ssu_jax.data import records
-from ssu_jax.types import Clip, UserError
-
-
-def read(
-    source: records.RecordSource, number: int, decode: Callable[..., Clip] = records.decode_clip, **options
-) -> Clip:
-    """Record `number` by one of the decoders of `records`. Raises UserError (78) if the record is damaged."""
-    record = source[number]
-    try:
-        return decode(record, **options)
-    except ValueError as error:
-        raise UserError(
-            f"{source.directory}, split {source.split}: record {number} cannot be used: {error}", 78
-        ) from None
+from ssu_jax.types import UserError
 
 
 def numbers_of(source: records.RecordSource, indices: Sequence[int], ids: Sequence[str]) -> list[int]:
@@ -33,7 +20,7 @@ def numbers_of(source: records.RecordSource, indices: Sequence[int], ids: Sequen
             )
     wanted, found, first = set(ids), {}, ""
     for number in range(count if wanted else 0):
-        clip_id = read(source, number, records.decode_labels).id
+        clip_id = records.read(source, number, records.decode_labels).id
         first = first or clip_id
         if clip_id in wanted:
             found[clip_id] = number

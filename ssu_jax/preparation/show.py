@@ -10,7 +10,6 @@ from PIL import Image
 
 from ssu_jax import files
 from ssu_jax.data import audio, records
-from ssu_jax.preparation import reading
 from ssu_jax.types import Clip
 from ssu_jax.visualization import clip_sheet, writer
 
@@ -24,7 +23,7 @@ def show(source: records.RecordSource, numbers: Sequence[int], folder: str | pat
     """
     folder = pathlib.Path(folder)
     colours = clip_sheet.class_colours(source.manifest["classes"])
-    clips = {number: reading.read(source, number) for number in numbers}
+    clips = {number: records.read(source, number) for number in numbers}
     with contextlib.ExitStack() as stack:
         written = []
         for number, clip in clips.items():

@@ -17,7 +17,7 @@ from PIL import Image
 
 from ssu_jax import files
 from ssu_jax.data import records, shards
-from ssu_jax.preparation import reading, statistics_table
+from ssu_jax.preparation import statistics_table
 from ssu_jax.types import Clip, UserError
 from ssu_jax.visualization import statistics as drawn
 
@@ -37,7 +37,7 @@ def of_split(source: records.RecordSource) -> dict[str, Any]:
     tally = Tally()
     numbers = tqdm.tqdm(range(len(source)), desc=source.split, unit="clip", file=sys.stderr, disable=None)
     for number in numbers:
-        tally.add(reading.read(source, number, records.decode_labels, with_masks=True))
+        tally.add(records.read(source, number, records.decode_labels, with_masks=True))
     return tally.figures() | {"bytes": sum(shard["num_bytes"] for shard in source.manifest["shards"])}
 
 

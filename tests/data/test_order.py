@@ -5,7 +5,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from ssu_jax.data import order, pipeline, shards
+from ssu_jax.data import execution, order, shards
 from ssu_jax.data.source import RecordSource
 from ssu_jax.types import Batch
 
@@ -28,7 +28,7 @@ def read(source, hosts: int, steps: range) -> np.ndarray:
         return empty._replace(record=int(source[numbers(position)].split()[1]))
 
     rows = np.arange(BATCH).reshape(hosts, -1).tolist()
-    parts = [pipeline._Rows(example, BATCH, tuple(mine)) for mine in rows]
+    parts = [execution.Rows(example, BATCH, tuple(mine)) for mine in rows]
     mine = range(BATCH // hosts)
     return np.array([[part(step * len(mine) + place).record for part in parts for place in mine] for step in steps])
 
