@@ -10,6 +10,7 @@ EPILOG = """ssu prepare synthetic --out data --split train --num-clips 2000
 
 NUM_CLIPS = 1000
 NUM_PREVIEW_CLIPS = 4
+LEAST_RATE, MOST_RATE = 8000, 48000  # Hz, as config.data.sample_rate
 
 
 def add_arguments(parser) -> None:
@@ -71,6 +72,11 @@ def _add_layout(data_sets, name: str, layout) -> None:
     parser.add_argument(
         "--frame-size", type=int, default=default.frame_size, metavar="PIXELS",
         help="shorter side of the frames at most (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--sample-rate", type=int, default=default.sample_rate, metavar="HZ",
+        help="of the sound, decoded from the files at this rate; a file of a lower one has nothing above its own half "
+        "even so. AudioCLIP's encoder (config.tvsl.trio audioclip) wants 44100 (default: %(default)s)",
     )  # fmt: skip
     if name == "raw":
         parser.add_argument(
@@ -147,8 +153,10 @@ def _run_layout(args) -> int:
         raise UserError(f"ssu prepare {args.data_set} wants --source DIR and --out DIR, or --source DIR --check")
     if not 16 <= args.frame_size <= 4096:
         raise UserError(f"--frame-size must be 16 to 4096 pixels, got {args.frame_size}")
+    if not LEAST_RATE <= args.sample_rate <= MOST_RATE:
+        raise UserError(f"--sample-rate must be {LEAST_RATE} to {MOST_RATE} Hz, got {args.sample_rate}")
     own = {"val_share": args.val_share} if args.data_set == "raw" else {}
-    layout = kind(pathlib.Path(args.source), Reading(frame_size=args.frame_size), **own)
+    layout = kind(pathlib.Path(args.source), Reading(args.frame_size, args.sample_rate), **own)
     found = data_sets.listed(layout, args.split)
     items = [item for split in found.values() for item in split]
     bad = data_sets.faults(layout, items)

@@ -77,6 +77,8 @@ def encode_clip(clip: Clip) -> bytes:
             raise ValueError(f"clip {clip.id}: masks or flags of {item.name} do not fit {t} frames of {y} x {x}")
         if item.boxes is not None and item.boxes.shape != (t, 4):
             raise ValueError(f"clip {clip.id}: boxes of {item.name} do not fit {t} frames, one a frame or NaN")
+        if item.boxes is not None:
+            _checked_boxes(item.name, item.boxes)
     return example.pack({
         "schema": [SCHEMA_VERSION],
         "id": [clip.id.encode()],
@@ -278,10 +280,25 @@ def _objects(features: dict, t: int, rows: int, columns: int, with_masks: bool) 
             heard,
             bool(seen),
             next(masks) if with_masks and masked else None,
-            next(boxes) if boxed else None,
+            _checked_boxes(name.decode(), next(boxes)) if boxed else None,
         )
         for name, heard, seen, masked, boxed in zip(names, sounding.reshape(len(names), t), *flags, strict=True)
     )
+
+
+def _checked_boxes(name: str, boxes: np.ndarray) -> np.ndarray:
+    """The boxes. Raises ValueError for one that is turned over, or leaves the frame; NaN is none."""
+    left, top, right, bottom = boxes.T
+    wrong = ~np.isnan(boxes).any(1) & ~(
+        (left >= 0) & (left <= right) & (right <= 1) & (top >= 0) & (top <= bottom) & (bottom <= 1)
+    )
+    if wrong.any():
+        second = int(wrong.argmax())
+        edges = ", ".join(f"{edge:.4g}" for edge in boxes[second])
+        raise ValueError(
+            f"the box of {name!r} in second {second} is {edges}: left, top, right, bottom must lie in the frame, 0 to 1"
+        )
+    return boxes
 
 
 def _size(features: dict) -> tuple[int, int]:

@@ -131,8 +131,10 @@ class Music(VideoLayout):
 
     @classmethod
     def write_example(cls, folder: pathlib.Path, num_clips: int = 6, seed: int = 0) -> None:
-        """The first video is of two clips, each third one a duet; the second has boxes, and is the test split."""
-        lists, boxes = {"solo": {}, "duet": {}}, []
+        """The first video is of two clips, each third one a duet; the first solo of one clip and the first duet have
+        boxes, and are the test split.
+        """
+        lists, boxes = {"solo": {}, "duet": {}}, {"solo": [], "duet": []}
         worlds = example_files.world(num_clips + 1, seed)
         for number in range(num_clips):
             clips = worlds[:2] if number == 0 else worlds[number + 1 : number + 2]
@@ -142,16 +144,17 @@ class Music(VideoLayout):
             lists[kind].setdefault(key, []).append(name)
             example_files.write_video(folder / kind / key / f"{name}.mp4", *clips)
             masked = [one for one in clips[0].objects if one.masks is not None]
-            if number == 1 and kind == "solo" and masked:
-                boxes += _example_boxes(name, key, masked[0])
+            by_name = {example_files.class_for(one.name, class_names.MUSIC): one.masks for one in reversed(masked)}
+            if number in (1, 2) and not boxes[kind] and set(key.split()) <= set(by_name):
+                boxes[kind] = _example_boxes(name, {part: by_name[part] for part in key.split()})
         for kind, videos in lists.items():
             example_files.write_json(folder / f"MUSIC_{kind}_videos.json", {"version": 1.0, "videos": videos})
-        example_files.write_json(folder / "music_solo.json", boxes)
+            example_files.write_json(folder / f"music_{kind}.json", boxes[kind])
 
 
 def _box_entry(entry: Any, kind: str, where: str) -> tuple[str, float, list[tuple[str, tuple[float, ...]]]]:
     """YouTube id, time in seconds, and (instrument, corners) of an entry."""
-    suffixes = ("",) if kind == "solo" else ("_src1", "_src2")
+    suffixes = _suffixes(1 if kind == "solo" else 2)
     try:
         video, _, frame = entry["file"].rsplit("_", 2)
         pairs = [(entry[f"class{suffix}"], tuple(map(float, entry[f"bbox{suffix}"]))) for suffix in suffixes]
@@ -165,12 +168,19 @@ def _box_entry(entry: Any, kind: str, where: str) -> tuple[str, float, list[tupl
     return video, seconds, corners
 
 
-def _example_boxes(name: str, key: str, one: SoundObject) -> list[dict]:
+def _example_boxes(video: str, masks: dict[str, np.ndarray]) -> list[dict]:
     """Frames 0, 7, 14 and 21 of each second, as the published lists have them."""
-    entries = []
-    for second, mask in enumerate(one.masks):
-        left, top, right, bottom = box_around(mask).tolist()
+    entries, suffixes = [], _suffixes(len(masks))
+    for second in range(CLIP_SECONDS):
+        entry = {}
+        for suffix, (name, of_name) in zip(suffixes, masks.items(), strict=True):
+            left, top, right, bottom = box_around(of_name[second]).tolist()
+            entry |= {f"class{suffix}": name, f"bbox{suffix}": [left, top, right - left, bottom - top]}
         for frame in range(0, _BOX_FRAMES_PER_SECOND - 2, 7):
-            file = f"{name}_{second:03d}_{second * _BOX_FRAMES_PER_SECOND + frame:05d}"
-            entries.append({"file": file, "class": key, "bbox": [left, top, right - left, bottom - top]})
+            entries.append({"file": f"{video}_{second:03d}_{second * _BOX_FRAMES_PER_SECOND + frame:05d}", **entry})
     return entries
+
+
+def _suffixes(count: int) -> tuple[str, ...]:
+    """Of the keys of an entry with one source, or two."""
+    return ("",) if count == 1 else ("_src1", "_src2")

@@ -180,12 +180,18 @@ def test_music_keeps_a_video_in_one_split_and_puts_boxes_on_their_seconds(exampl
         clip = layout.load(item)
         assert_shows(clip, made)
         assert_known(clip, [False] * 10, [False] * 10, [False] * 10)
-    (test,) = [item for item in items.values() if item.split == "test"]
-    (one,) = layout.load(test).objects
-    source = next(source for source in world[2].objects if source.masks is not None)
-    for box, mask in zip(one.boxes, source.masks, strict=True):
-        y, x = np.nonzero(mask)
-        np.testing.assert_allclose(box, np.array([x.min(), y.min(), x.max() + 1, y.max() + 1]) / 96, atol=1e-6)
+    # The first solo of one clip, and the first duet.
+    tests = [item for item in items.values() if item.split == "test"]
+    assert [item.id.split("/")[0] for item in tests] == ["duet", "solo"]
+    for item, made in zip(tests, (world[3], world[2]), strict=True):
+        seen = [one for one in reversed(made.objects) if one.masks is not None]
+        sources = {example_files.class_for(one.name, class_names.MUSIC): one.masks for one in seen}
+        objects = layout.load(item).objects
+        assert len(objects) == 1 + item.id.startswith("duet/")
+        for one in objects:
+            for box, mask in zip(one.boxes, sources[one.name], strict=True):
+                y, x = np.nonzero(mask)
+                np.testing.assert_allclose(box, np.array([x.min(), y.min(), x.max() + 1, y.max() + 1]) / 96, atol=1e-6)
     duets = [item for name, item in items.items() if name.startswith("duet/")]
     assert duets
     assert all(len({one.name for one in layout.load(item).objects}) == 2 for item in duets)
