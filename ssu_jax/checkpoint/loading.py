@@ -1,6 +1,6 @@
 """From whatever a user calls a checkpoint to a configuration, a tokenizer and weights, all verified.
 
-* nothing: the model that ships with the package
+* nothing: the model that ships with the package; "shipped:nano" is another word for it
 * a working directory of `ssu train`: the best sealed step, or the newest sound one
 * a sealed step of it: WORKDIR/checkpoints/00000500
 * an exported folder: model.safetensors, config.json, tokenizer.json, manifest.json
@@ -23,7 +23,9 @@ from ssu_jax.config import Config
 from ssu_jax.tokenizer import Tokenizer
 from ssu_jax.types import UserError
 
-SHIPPED = pathlib.Path(__file__).parent.parent / "pretrained" / "nano"
+_PRETRAINED = pathlib.Path(__file__).parent.parent / "pretrained"
+SHIPPED = _PRETRAINED / "nano"
+_SHIPPED = "shipped:"
 
 
 def load_model(
@@ -43,7 +45,7 @@ def load_model(
 
 def locate(checkpoint: str | pathlib.Path | None, report: Callable[[str], None] | None = None) -> pathlib.Path:
     """The folder that a checkpoint means: an exported one, or a sealed step whose every byte was verified."""
-    place = SHIPPED if checkpoint is None else pathlib.Path(checkpoint).absolute()
+    place = _place_of(checkpoint)
     if folders.is_folder(place):
         return place
     if (place / store.FOLDER).is_dir():
@@ -56,6 +58,18 @@ def locate(checkpoint: str | pathlib.Path | None, report: Callable[[str], None] 
     if problem := seal.problem_of(place):
         raise UserError(f"checkpoint {place} {problem}: take another step", store.NO_USABLE_CHECKPOINT)
     return place
+
+
+def _place_of(checkpoint: str | pathlib.Path | None) -> pathlib.Path:
+    if checkpoint is None:
+        return SHIPPED
+    name = str(checkpoint).removeprefix(_SHIPPED)
+    if name == str(checkpoint):
+        return pathlib.Path(checkpoint).absolute()
+    known = sorted(one.name for one in _PRETRAINED.iterdir())
+    if name not in known:
+        raise UserError(f"checkpoint {checkpoint}: no model of this name ships, wanted {_SHIPPED}{' or '.join(known)}")
+    return _PRETRAINED / name
 
 
 def read_model(place: pathlib.Path, shapes_of: Callable[[Config], Any] | None = None) -> Model:

@@ -91,6 +91,7 @@ def _contradictions(config: Config) -> list[str]:
     """Options that are each in range and do not go together."""
     data, model, moe, train = config.data, config.model, config.model.moe, config.train
     reachable = moe.num_experts // moe.num_groups * moe.groups_per_token if moe.two_step else moe.num_experts
+    tvsl, unknown = config.tvsl, ", ".join(name for name in config.tvsl.held_out if name not in data.classes)
     wrong = {
         "model.seg_only and model.text_only are both set: choose one": model.seg_only and model.text_only,
         f"data.image_size must be a multiple of 32, got {data.image_size}": config.family != "late_fusion"
@@ -117,6 +118,11 @@ def _contradictions(config: Config) -> list[str]:
         f"train.grad_accumulation ({train.grad_accumulation})": config.family == "pretraining"
             and train.batch_size < 2 * train.grad_accumulation,
         "data.classes names a class twice": len(set(data.classes)) < len(data.classes),
+        f"tvsl.held_out names {unknown}, which data.classes does not": unknown,
+        "tvsl.trio audioclip hears 44,100 samples a second, got data.sample_rate "
+        f"{data.sample_rate}": config.family == "tvsl" and tvsl.trio == "audioclip" and data.sample_rate != 44100,
+        f"family trio trains the small trio: tvsl.trio is {tvsl.trio}":
+            config.family == "trio" and tvsl.trio != "small",
     }  # fmt: skip
     problems = [problem for problem, holds in wrong.items() if holds]
     problems += mesh_problems(config.mesh, moe.num_experts)

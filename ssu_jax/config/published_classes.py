@@ -12,7 +12,20 @@ VOC = tuple(
 
 
 @functools.cache
+def vgg_ss() -> tuple[str, ...]:
+    """VGG-SS's 221 labels in alphabetical order: names of VGGSound (CC BY 4.0), of those in vggss.json.
+
+    Source: hche11/Localizing-Visual-Sounds-the-Hard-Way, metadata.
+    """
+    return _names("vgg_ss_classes.json")
+
+
+@functools.cache
 def audioset() -> tuple[str, ...]:
     """YAMNet's 521 classes: display names of the AudioSet ontology (CC BY 4.0) in the order of YAMNet's class map."""
-    text = importlib.resources.files("ssu_jax.config").joinpath("audioset_classes.json").read_text(encoding="utf-8")
+    return _names("audioset_classes.json")
+
+
+def _names(file: str) -> tuple[str, ...]:
+    text = importlib.resources.files("ssu_jax.config").joinpath(file).read_text(encoding="utf-8")
     return tuple(json.loads(text))

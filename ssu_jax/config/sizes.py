@@ -1,6 +1,6 @@
 """Named sizes of the model."""
 
-from ssu_jax.config import Config
+from ssu_jax.config import Config, published_classes
 
 
 def nano() -> Config:
@@ -62,6 +62,41 @@ def base() -> Config:
     losses.contrastive = losses.semantic = losses.audible = losses.language_model = 0.0
     train.learning_rate, train.batch_size, train.weight_decay = 1e-4, 8, 0.05
     train.freeze = ("audio_encoder/vggish/*", "clip_vision/*", "clip_text/*", "text_decoder/lm/model/*")
+    return config
+
+
+def trio() -> Config:
+    """The small trio under T-VSL, on single seconds of the made world."""
+    config = nano()
+    config.name, config.family = "trio", "trio"
+    config.data.train_seconds = 1
+    config.train.batch_size, config.train.num_steps, config.train.learning_rate = 64, 400, 2e-3
+    config.train.warmup_steps, config.train.picture_every_steps = 50, 0
+    config.train.init_from = "shipped:nano"
+    config.eval.every_steps, config.eval.batch_size = 100, 16
+    return config
+
+
+def tvsl() -> Config:
+    """T-VSL on the small trio and duets of the made world; `train.init_from` names the trio's run."""
+    config = nano()
+    config.name, config.family = "tvsl", "tvsl"
+    config.train.batch_size, config.train.num_steps, config.train.learning_rate = 32, 300, 1e-3
+    config.train.warmup_steps, config.train.weight_decay, config.train.picture_every_steps = 20, 0.0, 0
+    config.train.freeze = ("trio",)
+    config.eval.every_steps, config.eval.batch_size, config.eval.num_clips = 100, 32, 128
+    return config
+
+
+def tvsl_audioclip() -> Config:
+    """T-VSL at the size of its paper: AudioCLIP, 224 x 224, 5 s at 44.1 kHz."""
+    config = tvsl()
+    config.name = "tvsl_audioclip"
+    config.data.image_size, config.data.sample_rate, config.data.classes = 224, 44100, published_classes.vgg_ss()
+    config.tvsl.trio, config.tvsl.sound_seconds = "audioclip", 5
+    train = config.train
+    train.batch_size, train.num_steps, train.learning_rate, train.warmup_steps = 256, 60000, 1e-2, 0
+    train.final_learning_rate = 0.0
     return config
 
 

@@ -75,6 +75,11 @@ class Tokenizer:
         """Number of ids in use, the four special ones included."""
         return self._backend.get_vocab_size()
 
+    @property
+    def words(self) -> list[str]:
+        """All that has an id, but the special ones; in alphabetical order."""
+        return sorted(set(self._backend.get_vocab()) - set(SPECIAL))
+
     def encode(self, text: str, length: int) -> Int[np.ndarray, "l"]:
         """[BOS] words [EOS] [PAD]...; a longer sentence is cut and still ends in [EOS]; "" is [BOS] [EOS]."""
         ids = self._backend.encode(text, add_special_tokens=False).ids[: length - 2] if text else []

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from ssu_jax import evaluation, sharding
+from ssu_jax import evaluation, localization, sharding
 from ssu_jax.config import Config
-from ssu_jax.data import pipeline
+from ssu_jax.data import mixtures, pipeline
 from ssu_jax.models import decoding
 from ssu_jax.models.pretraining import objective
+from ssu_jax.models.tvsl import locating, trio_training
 from ssu_jax.tokenizer import Tokenizer
 from ssu_jax.training.interruption import Interruption
 from ssu_jax.training.logging import MetricsLog
@@ -28,10 +29,12 @@ NUM_PICTURES = 4  # clips that are drawn, the same ones every time
 
 def make(model: Any, mesh: Any, config: Config, tokenizer: Tokenizer | None, host: tuple) -> "Evaluator":
     """The evaluator of the model's family.  host: log, interruption, watchdog of the run."""
-    is_described = config.family != "pretraining"
-    answer = decoding.make_describe(model) if is_described else objective.make_measure(model)
-    kind = Evaluator if is_described else PretrainingEvaluator
-    return kind(config, tokenizer, sharding.spread(answer, mesh), *host)
+    kind, make_answer = {
+        "pretraining": (PretrainingEvaluator, objective.make_measure),
+        "trio": (TrioEvaluator, trio_training.make_measure),
+        "tvsl": (LocalizationEvaluator, locating.make_locate),
+    }.get(config.family, (Evaluator, decoding.make_describe))
+    return kind(config, tokenizer, sharding.spread(make_answer(model), mesh), *host)
 
 
 class _Interrupted(Exception):
@@ -151,3 +154,39 @@ class PretrainingEvaluator(Evaluator):
         scores = {name: float(total / max(weight, 1.0)) for name, (total, weight) in sums.items()}
         loss = sum(getattr(self.config.pretraining, name) * scores[name] for name in objective.TERMS)
         return {"loss": loss, **scores, "num_clips": done, "split": split}, -loss
+
+
+class TrioEvaluator(Evaluator):
+    """How well the small trio's similarities tell which words are seen and heard on the validation split."""
+
+    def draws_at(self, step: int) -> bool:
+        """Never: it describes nothing."""
+        return False
+
+    def _scores(self, params: Any) -> tuple[evaluation.Metrics, float]:
+        """The three terms, means over batches, and their sum `loss`; the smallest is the best."""
+        size, num_clips, split = self.config.eval.batch_size, self.config.eval.num_clips, self.config.data.val_split
+        found, done = [], 0
+        for batch in pipeline.eval_batches(self.config, None, split, size, num_clips):
+            found.append(self.answer(params, batch))
+            done += int((batch.record >= 0).sum())
+            self._give_way(done, num_clips or done + 1)
+        scores = {name: float(np.mean([each[name] for each in found])) for name in trio_training.TERMS}
+        loss = sum(scores.values())
+        return {"loss": loss, **scores, "num_clips": done, "split": split}, -loss
+
+
+class LocalizationEvaluator(Evaluator):
+    """T-VSL on fixed mixtures of the validation split; CIoU@0.3 ranks the steps."""
+
+    def draws_at(self, step: int) -> bool:
+        """Never."""
+        return False
+
+    def _scores(self, params: Any) -> tuple[evaluation.Metrics, float]:
+        size, count, split = self.config.eval.batch_size, self.config.eval.num_clips, self.config.data.val_split
+        batches = mixtures.eval_mixtures(self.config, split, size, count)
+        scores = localization.evaluate(
+            self.answer, params, self.config, batches, lambda done: self._give_way(done, done + 1)
+        )
+        return scores | {"split": split}, scores["ciou@0.3"] or 0.0

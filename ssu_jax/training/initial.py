@@ -17,7 +17,8 @@ from ssu_jax.training.published import Published
 from ssu_jax.types import UserError
 
 _NUM_NAMED = 3
-_SPOKEN = "text_decoder"  # its rows are words: it comes with the vocabulary that it was trained with
+_SPOKEN = ("text_decoder", "trio/words")  # their rows are words: they come with the vocabulary they were trained with
+_TRIO = "trio"  # of T-VSL: it has the encoders of SSUFormer and pre-training, one level down
 
 
 class Initial(NamedTuple):
@@ -45,9 +46,10 @@ def read(config: Config, shapes: dict) -> Initial:
     earlier, params = checkpoint.read_weights(place)
     wanted = {name: tuple(leaf.shape) for name, leaf in parts.flat(shapes).items()}
     found = stacks.stacked(parts.flat(params), wanted)
+    found |= {f"{_TRIO}/{name}": leaf for name, leaf in found.items()}
     taken = {name: leaf for name, leaf in found.items() if name in wanted}
     _check(config, earlier, taken, wanted, str(place))
-    spoken = any(parts.is_named(name, [_SPOKEN]) for name in taken)
+    spoken = any(parts.is_named(name, _SPOKEN) for name in taken)
     tokenizer = Tokenizer.load(place / workdir.TOKENIZER) if spoken else None
     return Initial(parts.nested(taken), {workdir.INIT_FROM: str(place)}, tokenizer)
 

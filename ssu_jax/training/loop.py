@@ -17,7 +17,7 @@ from jax.experimental import multihost_utils
 from ssu_jax import files, models, sharding
 from ssu_jax.checkpoint import CheckpointStore, read_state
 from ssu_jax.config import Config
-from ssu_jax.data import pipeline, records
+from ssu_jax.data import mixtures, pipeline, records
 from ssu_jax.tokenizer import Tokenizer
 from ssu_jax.tokenizer.clip_bpe import CLIPTokenizer
 from ssu_jax.training import evaluations, initial, parts, processes, published, workdir
@@ -85,8 +85,8 @@ def _start(
     """Builds everything and restores the newest sound step, or begins a new run."""
     mesh = sharding.make_mesh(config.mesh.sizes)
     sharding.check_batch_size(config.train.batch_size, mesh, config.train.grad_accumulation)
-    model, optimizer = models.build(config), make_optimizer(config.train)
-    wanted = state_shapes(model, config, optimizer, mesh)
+    optimizer = make_optimizer(config.train)
+    wanted = state_shapes(models.build(config), config, optimizer, mesh)
     parts.check(wanted.params, config.train)
     store = stack.enter_context(CheckpointStore(place.path))
     newest = store.find_newest()
@@ -98,6 +98,7 @@ def _start(
         weights = initial.over(published.read(config, wanted.params), earlier)
     tokenizer = earlier.tokenizer or _tokenizer_of(newest, source, config)
     clip_tokenizer = _clip_tokenizer_of(newest, config, wanted.params)
+    model = models.build(config, tokenizer or clip_tokenizer)
     companions = workdir.companions(
         config,
         tokenizer.to_json() if tokenizer else "",
@@ -155,7 +156,10 @@ def _run_to_end(run: _Run, state: TrainState, stack: contextlib.ExitStack) -> Tr
     if step and run.evaluator.is_due(step) and not run.store.has_score(step):
         _evaluate(run, state, step)  # the run was stopped before this evaluation had ended
     run.log.start_clock(step)
-    made = pipeline.train_batches(run.config, run.tokenizer, step, run.clip_ids, run.rows)
+    if run.config.family == "tvsl":
+        made = mixtures.train_mixtures(run.config, step, run.rows)
+    else:
+        made = pipeline.train_batches(run.config, run.tokenizer, step, run.clip_ids, run.rows)
     batches = stack.enter_context(contextlib.closing(Prefetcher(made, run.place)))
     unread = None  # metrics of the step before, fetched while the next one computes
     while step < total and (batch := _next_batch(run, batches, unread)) is not None:
@@ -263,12 +267,17 @@ def _clip_tokenizer_of(newest: pathlib.Path | None, config: Config, shapes: dict
 def _tokenizer_of(newest: pathlib.Path | None, source: records.RecordSource, config: Config) -> Tokenizer | None:
     """The run's own tokenizer: at the first start that of the published language model, or learned from sentences.
 
-    Pre-training reads none, and has none.
+    Pre-training reads none, and has none; AudioCLIP's is CLIP's. The small trio reads the names of the classes.
     """
-    if config.family == "pretraining":
+    if config.family == "pretraining" or (config.family == "tvsl" and config.tvsl.trio == "audioclip"):
         return None
     if newest is not None:
         return Tokenizer.load(newest / workdir.TOKENIZER)
+    if config.family == "tvsl":
+        raise UserError("config: family tvsl stands on trained encoders: name a run of `configs/trio.py` in "
+                        "train.init_from, or take tvsl.trio=audioclip with tvsl.weights")  # fmt: skip
+    if config.family == "trio":
+        return Tokenizer.train(config.data.classes, config.model.vocab_size)
     if config.model.language_model.weights:
         return published.tokenizer_of(config)
     captions = (text for number in range(len(source)) for text in records.decode_labels(source[number]).captions)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from ssu_jax.checkpoint import pretrained
 from ssu_jax.config import Config, stored
-from ssu_jax.config.encoders import causal_lm, clip, pvt_v2, vggish
+from ssu_jax.config.encoders import audioclip, causal_lm, clip, pvt_v2, vggish
 from ssu_jax.tokenizer import Tokenizer
 from ssu_jax.tokenizer import published as vocabularies
 from ssu_jax.tokenizer.clip_bpe import CLIPTokenizer
@@ -47,6 +47,8 @@ NOTHING = Published({}, {})
 def sources(config: Config) -> list[Source]:
     """The published encoders that a configuration asks for, with weights or without."""
     model = config.model
+    if config.family == "tvsl" and config.tvsl.trio == "audioclip":
+        return [Source("tvsl", config.tvsl.weights, "audioclip", "audioclip", audioclip.VARIANTS, {"": "trio"})]
     found = []
     if model.visual.kind == "pvt_v2":
         found.append(Source("model.visual", model.visual.weights, "pvt_v2", model.visual.variant,
@@ -119,19 +121,28 @@ def clip_tokenizer_of(config: Config, shapes: dict) -> CLIPTokenizer | None:
     """CLIP's own tokenizer, where the model has its text tower and published weights bring one; else None.
 
     shapes: tree of the model's parameters or their shapes. Raises UserError: the folder holds none, or one whose ids
-    are not those of the text tower.
+    are not those of the text tower; AudioCLIP's weights, which T-VSL cannot do without, are not named.
     """
-    folder = config.model.clip.weights
-    if not folder or "clip_text" not in shapes:
-        return None
+    if config.family == "tvsl" and config.tvsl.trio == "audioclip":
+        option, folder, text = "tvsl.weights", config.tvsl.weights, audioclip.VARIANTS["audioclip"].text
+        if not folder:
+            raise UserError(
+                "config: tvsl.weights is empty, and without tokenizer weights no word can be read: name the folder "
+                "that `ssu convert AudioCLIP.pt --kind audioclip --tokenizer FILE` made"
+            )
+    else:
+        option, folder = "model.clip.weights", config.model.clip.weights
+        if not folder or "clip_text" not in shapes:
+            return None
+        text = clip.VARIANTS[config.model.clip.variant].text
     try:
         tokenizer = CLIPTokenizer.load(folder)
     except UserError as error:
-        raise UserError(f"model.clip.weights: {error}: convert the weights with `--tokenizer FILE`") from error
-    text = _with_end_id(clip.VARIANTS[config.model.clip.variant]).text
+        raise UserError(f"{option}: {error}: convert the weights with `--tokenizer FILE`") from error
+    text = _with_end_id(text)
     if tokenizer.end_id != text.end_id or tokenizer.size > text.vocab_size:
         raise UserError(
-            f"model.clip.weights: the tokenizer of {folder} has {tokenizer.size} ids and ends a text with "
+            f"{option}: the tokenizer of {folder} has {tokenizer.size} ids and ends a text with "
             f"{tokenizer.end_id}, the text tower has {text.vocab_size} and looks for {text.end_id}: convert the "
             f"weights with the vocabulary that belongs to them"
         )
@@ -207,9 +218,11 @@ def _differing(found: Any, wanted: Any, used: set[str], names_only: set[str]) ->
 
 def _with_end_id(sizes: Any) -> Any:
     """CLIP's sizes with the id that ends a text said outright: older files say 2 and mean the vocabulary's last."""
-    if not isinstance(sizes, clip.CLIPConfig) or sizes.text.end_id != clip.LEGACY_END_ID:
-        return sizes
-    return dataclasses.replace(sizes, text=dataclasses.replace(sizes.text, end_id=sizes.text.vocab_size - 1))
+    if isinstance(sizes, clip.CLIPConfig):
+        return dataclasses.replace(sizes, text=_with_end_id(sizes.text))
+    if isinstance(sizes, clip.CLIPTextConfig) and sizes.end_id == clip.LEGACY_END_ID:
+        return dataclasses.replace(sizes, end_id=sizes.vocab_size - 1)
+    return sizes
 
 
 def _flat(tree: dict) -> dict[str, Any]:

@@ -21,7 +21,9 @@ from jaxtyping import Array, Float
 from ssu_jax import losses, sharding
 from ssu_jax.config import Config, TrainConfig
 from ssu_jax.layers.moe import losses as moe
-from ssu_jax.models.pretraining import objective
+from ssu_jax.models.pretraining import objective as pretraining
+from ssu_jax.models.tvsl import objective as tvsl
+from ssu_jax.models.tvsl import trio_training
 from ssu_jax.training import optimizer as optimizers
 from ssu_jax.training import parts
 from ssu_jax.training.state import state_shapes
@@ -62,7 +64,7 @@ def make_train_step(
             **terms,
             "gradient_norm": norm,
             "learning_rate": optimizers.learning_rate(config.train, state.step),
-            "true_mask_probability": mask_mix,
+            **({"true_mask_probability": mask_mix} if config.family == "ssuformer" else {}),
             "skipped_steps": new.skipped_steps,
             "skipped_in_row": new.skipped_in_row,
             **({"router": router} if router else {}),
@@ -84,10 +86,14 @@ def jitted_step(model: Any, config: Config, optimizer: optax.GradientTransformat
     return jax.jit(step, donate_argnums=0, out_shardings=shardings)
 
 
-def total_loss(outputs: Any, batch: Batch, config: Config) -> tuple[Float[Array, ""], dict[str, Any]]:
+def total_loss(outputs: Any, batch: Any, config: Config) -> tuple[Float[Array, ""], dict[str, Any]]:
     """What training makes small, and its terms: of what the model of the configuration's family gives."""
     if config.family == "pretraining":
-        return objective.total_loss(outputs, config.pretraining)
+        return pretraining.total_loss(outputs, config.pretraining)
+    if config.family == "tvsl":
+        return tvsl.total_loss(outputs, batch, config)
+    if config.family == "trio":
+        return trio_training.total_loss(outputs, batch)
     return losses.total_loss(outputs, batch, config.losses)
 
 
