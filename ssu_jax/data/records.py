@@ -78,7 +78,7 @@ def encode_clip(clip: Clip) -> bytes:
         if item.boxes is not None and item.boxes.shape != (t, 4):
             raise ValueError(f"clip {clip.id}: boxes of {item.name} do not fit {t} frames, one a frame or NaN")
         if item.boxes is not None:
-            _checked_boxes(item.name, item.boxes)
+            _checked_boxes(item.name, item.boxes, f"clip {clip.id}: ")
     return example.pack({
         "schema": [SCHEMA_VERSION],
         "id": [clip.id.encode()],
@@ -286,7 +286,7 @@ def _objects(features: dict, t: int, rows: int, columns: int, with_masks: bool) 
     )
 
 
-def _checked_boxes(name: str, boxes: np.ndarray) -> np.ndarray:
+def _checked_boxes(name: str, boxes: np.ndarray, where: str = "") -> np.ndarray:
     """The boxes. Raises ValueError for one that is turned over, or leaves the frame; NaN is none."""
     left, top, right, bottom = boxes.T
     wrong = ~np.isnan(boxes).any(1) & ~(
@@ -296,7 +296,8 @@ def _checked_boxes(name: str, boxes: np.ndarray) -> np.ndarray:
         second = int(wrong.argmax())
         edges = ", ".join(f"{edge:.4g}" for edge in boxes[second])
         raise ValueError(
-            f"the box of {name!r} in second {second} is {edges}: left, top, right, bottom must lie in the frame, 0 to 1"
+            f"{where}the box of {name!r} in second {second} is {edges}: left, top, right, bottom must lie in the frame, "
+            "0 to 1"
         )
     return boxes
 

@@ -162,7 +162,7 @@ def _region(clip: Clip, name: str, size: int) -> tuple[Bool[np.ndarray, "y x"] |
         union = np.any([item.masks for item in mine], axis=0)
         region = transforms.resize_masks(union, size, size)[0]
         return (region, True) if region.any() else (None, True)
-    boxes = [item.boxes[0] for item in mine if item.boxes is not None and np.isfinite(item.boxes).all()]
+    boxes = [item.boxes[0].tolist() for item in mine if item.boxes is not None and np.isfinite(item.boxes).all()]
     region = np.zeros((size, size), bool)
     for left, top, right, bottom in boxes:
         region[_pixels(top, bottom, size), _pixels(left, right, size)] = True
@@ -170,9 +170,9 @@ def _region(clip: Clip, name: str, size: int) -> tuple[Bool[np.ndarray, "y x"] |
 
 
 def _pixels(low: float, high: float, size: int) -> slice:
-    """Those whose middles lie between two shares of the side; the nearest one at least, unless high < low."""
-    if high < low:
+    """Those whose middles lie between two shares of the side; one at least, unless high <= low."""
+    if high <= low:
         return slice(0)
-    first, end = (round(float(edge) * size) for edge in (low, high))
+    first, end = round(low * size), round(high * size)
     first = min(first, size - 1)
     return slice(first, max(end, first + 1))

@@ -1,6 +1,7 @@
 """Injected faults: each is named with its file and record, by the check and by the reader; none passes in silence."""
 
 import io
+import math
 import re
 import struct
 import tracemalloc
@@ -97,6 +98,14 @@ BAD_RECORDS = {
     "a caption in another encoding": ({"frames/captions": ["grün".encode("latin-1"), b""]}, "utf-8"),
     "masks of another size": ({"frames/size": [16, 4]}, ""),
     "run lengths of another size": ({"masks": [b"05"] * 4}, "run lengths do not make masks of 8 x 8"),
+    "a box outside the frame": (
+        {"objects/has_boxes": [0, 1, 0], "boxes": [math.nan] * 4 + [0.5, 0.25, 1.25, 0.5]},
+        "the box of 'drum' in second 1 is 0.5, 0.25, 1.25, 0.5: left, top, right, bottom must lie in the frame",
+    ),
+    "a box turned over": (
+        {"objects/has_boxes": [1, 0, 0], "boxes": [0.5, 0.75, 0.75, 0.5, *[math.nan] * 4]},
+        "the box of 'bell' in second 0 is 0.5, 0.75, 0.75, 0.5:",
+    ),
     "a box too few": ({"objects/has_boxes": [1, 0, 0], "boxes": [0.5] * 4}, "the boxes do not fit"),
 }
 

@@ -17,8 +17,8 @@ import pytest
 from small_clips import CLASSES, small_clip, tiny_clip
 
 from ssu_jax.cli import main as cli
-from ssu_jax.data import example, records, shards, tfrecord
-from ssu_jax.types import UserError
+from ssu_jax.data import example, records, shards, tfrecord, transforms
+from ssu_jax.types import SoundObject, UserError
 
 
 def write(directory, number=5, num_shards=2, split="train", clip=tiny_clip, **kwargs):
@@ -92,8 +92,20 @@ def test_labels_without_pictures_and_sound():
     np.testing.assert_array_equal(with_masks.sounding_masks, clip.sounding_masks)
 
 
+def test_one_second_with_the_sound_of_all():
+    clip, record = small_clip(), records.encode_clip(small_clip())
+    for second in range(3):
+        alone = records.decode_second(record, second)
+        wanted = transforms.stretch(records.decode_clip(record), second, 1)
+        assert_equal(dataclasses.replace(alone, sound=wanted.sound), wanted)
+        np.testing.assert_array_equal(alone.sound, clip.sound)
+
+
 @pytest.mark.parametrize("change", [{"valid": np.ones(2, bool)}, {"captions": ("", "")}, {"frame_times": np.zeros(4)},
-                                    {"frames": np.zeros((3, 16, 16, 3))}, {"sound": np.zeros(9)}])  # fmt: skip
+                                    {"frames": np.zeros((3, 16, 16, 3))}, {"sound": np.zeros(9)},
+                                    {"objects": (SoundObject("bell", np.ones(3, bool), boxes=np.eye(3, 4)),)},
+                                    {"objects": (SoundObject("bell", np.ones(3, bool), boxes=np.full((3, 4), 2.0)),)},
+                                    ])  # fmt: skip
 def test_clips_that_do_not_fit_together_are_refused(change):
     with pytest.raises(ValueError, match="clip-0000"):
         records.encode_clip(dataclasses.replace(small_clip(), **change))

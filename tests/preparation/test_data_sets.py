@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 
 from ssu_jax.cli import main
-from ssu_jax.data import records
-from ssu_jax.data.datasets import LAYOUTS
+from ssu_jax.config import sizes
+from ssu_jax.data import mixtures, records
+from ssu_jax.data.datasets import LAYOUTS, example_files
 from ssu_jax.preparation import data_sets
 from ssu_jax.preparation.tasks import Execution
+from ssu_jax.types import Clip
 
 
 def run(*arguments) -> int:
@@ -96,6 +98,61 @@ def test_formats_runners_and_processes_give_the_same_records(tmp_path):
     assert [here[i] for i in range(len(here))] == [there[i] for i in range(len(there))]
 
 
+def test_sound_is_decoded_from_the_files_at_the_rate_asked_for(tmp_path):
+    """A tone of 15 kHz, of which 16 kHz know nothing."""
+    source = tmp_path / "source"
+    tone = np.sin(2 * np.pi * 15_000 * np.arange(44100) / 44100)
+    clip = Clip(
+        "tone", np.zeros((1, 32, 32, 3), np.uint8), np.array([0.5]), (8000 * tone).astype(np.int16), 44100,
+        np.ones(1, bool), ("",),
+    )  # fmt: skip
+    example_files.write_video(source / "tone.mp4", clip)
+    loudest = {}
+    for rate in (16000, 44100):
+        out = tmp_path / str(rate)
+        asked = () if rate == 16000 else ("--sample-rate", rate)
+        assert run("raw", "--source", source, "--out", out, "--num-workers", 0, *asked) == 0
+        read = records.RecordSource(out, "train")
+        assert read.manifest["source"]["sample_rate"] == rate
+        made = records.decode_clip(read[0])
+        assert (made.sample_rate, len(made.sound)) == (rate, rate)
+        spectrum = np.abs(np.fft.rfft(made.sound / 32768))
+        loudest[rate] = (int(spectrum.argmax()), spectrum.max() / rate)
+    assert loudest[44100][0] == 15_000
+    assert loudest[44100][1] > 0.1
+    assert loudest[16000][1] < 0.005
+
+
+@pytest.mark.parametrize(
+    ("name", "split", "rows"),
+    [("music", "test", {1: 1, 2: 1}), ("vggsound", "train", {1: 3}), ("vgg_ss", "test", {1: 6})],
+)
+def test_examples_at_44100_hz_are_mixed_and_shown_as_they_are(name, split, rows, tmp_path):
+    """rows: number of sources -> records that have as many."""
+    source, out = tmp_path / "source", tmp_path / "out"
+    assert run(name, "--write-example", source) == 0
+    asked = ("--sample-rate", 44100, "--split", split, "--num-workers", 0)
+    assert run(name, "--source", source, "--out", out, *asked) == 0
+    config = sizes.tiny()
+    config.family, config.data.dir, config.data.sample_rate = "tvsl", str(out), 44100
+    config.data.classes = tuple(records.RecordSource(out, split).manifest["classes"])
+    config.tvsl.trio, config.tvsl.sound_seconds = "audioclip", 5
+    for num_sources, wanted in rows.items():
+        (shown,) = mixtures.eval_mixtures(config, split, 6, num_sources=num_sources, as_it_is=True)
+        told = shown.sources[:, 0] >= 0
+        assert told.sum() == wanted
+        assert shown.sound.shape == (6, 5 * 44100)
+        if (name, num_sources) != ("music", 2):  # its clip is one of the world's silent ones
+            assert np.abs(shown.sound[told]).max() > 0.1
+        assert shown.region_known[told].all() == (name != "vggsound")
+        assert shown.regions[told].any((2, 3)).all() == (name != "vggsound")
+    if name == "music":
+        return  # one solo and one duet are no mixture
+    mixed = next(mixtures.eval_mixtures(config, split, 2))
+    assert mixed.pictures.shape == (2, 32, 64, 3)
+    assert (mixed.sources[:, 0] != mixed.sources[:, 1]).all()
+
+
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [
@@ -104,6 +161,10 @@ def test_formats_runners_and_processes_give_the_same_records(tmp_path):
         (["raw", "--source", ".", "--out", "x"], "holds no videos"),
         (["avss", "--source", ".", "--check"], "metadata.csv"),
         (["raw", "--source", ".", "--check", "--frame-size", "3"], "--frame-size must be 16 to 4096"),
+        (
+            ["raw", "--source", ".", "--check", "--sample-rate", "300"],
+            "--sample-rate must be 8000 to 48000 Hz, got 300",
+        ),
         (["raw", "--write-example", __file__], "something is there already: name a new or an empty folder"),
         (["raw", "--write-example", str(pathlib.Path(__file__).parent)], "something is there already"),
         (["nothing", "--source", "."], "invalid choice: 'nothing'"),
