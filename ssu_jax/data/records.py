@@ -296,8 +296,8 @@ def _checked_boxes(name: str, boxes: np.ndarray, where: str = "") -> np.ndarray:
         second = int(wrong.argmax())
         edges = ", ".join(f"{edge:.4g}" for edge in boxes[second])
         raise ValueError(
-            f"{where}the box of {name!r} in second {second} is {edges}: left, top, right, bottom must lie in the frame, "
-            "0 to 1"
+            f"{where}the box of {name!r} in second {second} is {edges}: left, top, right, bottom must lie in the "
+            "frame, 0 to 1"
         )
     return boxes
 

@@ -100,7 +100,7 @@ BAD_RECORDS = {
     "run lengths of another size": ({"masks": [b"05"] * 4}, "run lengths do not make masks of 8 x 8"),
     "a box outside the frame": (
         {"objects/has_boxes": [0, 1, 0], "boxes": [math.nan] * 4 + [0.5, 0.25, 1.25, 0.5]},
-        "the box of 'drum' in second 1 is 0.5, 0.25, 1.25, 0.5: left, top, right, bottom must lie in the frame",
+        "the box of 'drum' in second 1 is 0.5, 0.25, 1.25, 0.5: left, top, right, bottom must lie in the frame, 0 to 1",
     ),
     "a box turned over": (
         {"objects/has_boxes": [1, 0, 0], "boxes": [0.5, 0.75, 0.75, 0.5, *[math.nan] * 4]},
