@@ -5,7 +5,8 @@ side, their sounds are added, neither clipped nor made louder or softer. No pict
 source: which of two bells is heard no one could tell.
 
 Position p depends on (seed, p) alone, as in pipeline.py: the first solo comes from the record that order.py gives, or
-from another by chance if that has none; the others come from records by chance, until k fit together.
+from another by chance if that has none, or none that anything fits; the others come from records by chance, until k
+fit together.
 
 Evaluation takes fixed mixtures, unchanged, or the records one by one *as they are*: one square picture in which k
 classes sound (k = 1: VGG-SS, MUSIC's solos; k = 2: MUSIC's duets, whose two sources are in one picture), at the

@@ -50,7 +50,7 @@ def moments(labels: Clip, count: int, seconds: int) -> list[Moment]:
 
     labels: as of records.decode_labels. Where it is known what sounds when, no other source sounds in any second that
     the sound of `seconds` touches. Where it is not (VGGSound, MUSIC, VGG-SS), the classes of the clip are taken to
-    sound, in the seconds that have boxes of all of them or else in the middle one.
+    sound in the seconds that have boxes of all of them, or else in the middle one; in MUSIC's performances, in each.
     """
     total = int(labels.valid.sum())
     known = labels.sources_known[:total]
@@ -145,7 +145,7 @@ def _untold(labels: Clip, total: int, count: int, seconds: int) -> list[Moment]:
     for name in names:
         mine = [item.boxes for item in labels.objects if item.name == name and item.boxes is not None]
         boxed &= np.any([np.isfinite(boxes[:total]).all(1) for boxes in mine], axis=0) if mine else False
-    chosen = np.flatnonzero(boxed).tolist() or [total // 2]
+    chosen = np.flatnonzero(boxed).tolist() or (list(range(total)) if labels.dataset == "music" else [total // 2])
     times = labels.frame_times[chosen].tolist()
     return [
         Moment(second, names, frozenset(names), *_window(time, total, seconds))

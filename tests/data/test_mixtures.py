@@ -279,6 +279,9 @@ def test_where_no_one_knows_when_a_class_sounds_boxes_or_the_middle_tell():
                                                   SoundObject("drum", silent, boxes=other)))  # fmt: skip
     assert [(one.second, one.names) for one in solos.moments(both, 2, 5)] == [(5, ("bell", "drum"))]
     assert solos.moments(both, 1, 5) == []
+    music = dataclasses.replace(vggsound, dataset="music")
+    assert [one.second for one in solos.moments(music, 1, 5)] == list(range(10))
+    assert solos.middle_one(solos.moments(music, 1, 5), music).second == 5
     unseen = dataclasses.replace(vggsound, objects=(SoundObject("bell", silent, False),))
     assert solos.moments(unseen, 1, 5) == []
     assert solos.moments(dataclasses.replace(vggsound, valid=silent), 1, 5) == []
