@@ -7,7 +7,8 @@ import shutil
 import av
 import numpy as np
 
-from ssu_jax.data import transforms, video
+from ssu_jax.config import Config
+from ssu_jax.data import mixtures, records, transforms, video
 from ssu_jax.data.datasets import LAYOUTS, Item, Reading, example_files
 from ssu_jax.data.datasets.clip_videos import Piece
 from ssu_jax.data.survey import survey
@@ -37,6 +38,31 @@ def test_vgg_ss_reads_the_published_list_and_puts_its_boxes_on_the_frame_they_we
             for frame in itertools.takewhile(lambda frame: frame.time <= 5.0 + 1e-6, container.decode(video=0)):
                 shown = frame
             np.testing.assert_array_equal(clip.frames[5], shown.to_ndarray(format="rgb24"))
+
+
+def test_vgg_ss_clips_at_44100_hz_are_shown_as_they_are_and_mixed(shared, tmp_path):
+    layout = LAYOUTS["vgg_ss"](shared / "data", Reading(224, 44100))
+    labels = ("baby laughter", "playing harp")
+    items = [item for item in layout.items() if item.files[0].exists() and item.facts.names[0] in labels]
+    clips = [layout.load(item) for item in items]
+    records.write_split(tmp_path, "test", clips, 1, classes=labels, source={})
+    config = Config(family="tvsl")
+    config.data.dir, config.data.classes, config.data.image_size = str(tmp_path), labels, 224
+    config.data.sample_rate, config.tvsl.trio, config.tvsl.sound_seconds = 44100, "audioclip", 5
+    (alone,) = mixtures.eval_mixtures(config, "test", 2, num_sources=1, as_it_is=True)
+    middle = slice(round(2.5 * 44100), round(7.5 * 44100))  # the pictures are from 5.0 s
+    for row, clip in enumerate(clips):
+        assert labels[alone.sources[row, 0]] == clip.category
+        np.testing.assert_allclose(alone.sound[row], clip.sound[middle] / 32768, atol=1e-7)
+        left, top, right, bottom = np.rint(clip.objects[0].boxes[5] * 224).astype(int)
+        assert alone.regions[row, 0].sum() == (right - left) * (bottom - top)
+        assert alone.regions[row, 0, top:bottom, left:right].all()
+    config.tvsl.mode = "released"  # VGG-SS has corners in both
+    (mixed,) = mixtures.eval_mixtures(config, "test", 1, 1)
+    first, second = mixed.record[0]
+    np.testing.assert_array_equal(mixed.pictures[0], np.concatenate(alone.pictures[[first, second]], axis=1))
+    np.testing.assert_array_equal(mixed.regions[0, 1, :, 224:], alone.regions[second, 0])
+    np.testing.assert_allclose(mixed.sound[0], alone.sound.sum(0), atol=1e-6)
 
 
 def test_vgg_ss_leaves_the_published_lists_boxes_without_area_out(shared):
