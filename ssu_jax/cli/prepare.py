@@ -75,8 +75,8 @@ def _add_layout(data_sets, name: str, layout) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--sample-rate", type=int, default=default.sample_rate, metavar="HZ",
-        help="of the sound, decoded from the files at this rate; a file of a lower one has nothing above its own half "
-        "even so. AudioCLIP's encoder (config.tvsl.trio audioclip) wants 44100 (default: %(default)s)",
+        help="samples a second to which the sound is decoded from the files; one whose own rate is lower gains nothing "
+        "by it. AudioCLIP (config.tvsl.trio audioclip) wants 44100 (default: %(default)s)",
     )  # fmt: skip
     if name == "raw":
         parser.add_argument(
