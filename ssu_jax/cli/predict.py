@@ -3,12 +3,18 @@
 from ssu_jax.cli import choice
 
 HELP = "describe videos: a mask of what sounds and a sentence for every second, and an annotated video"
-EPILOG = "ssu predict my.mp4 --out predictions"
+EPILOG = """ssu predict my.mp4 --out predictions
+  ssu predict my.mp4 --model ssuformer --text "bell, red dog" --out predictions"""
 
 
 def add_arguments(parser) -> None:
     """Videos, checkpoint, where results go and which."""
     parser.add_argument("videos", nargs="+", metavar="VIDEO", help="video files of any common kind and length")
+    parser.add_argument(
+        "--text",
+        metavar="WORDS",
+        help="mask and describe only what these words name, with commas between: 'bell, red dog' (with ssuformer)",
+    )
     choice.add_arguments(parser, "late_fusion where its weights are at hand, else the shipped model")
     parser.add_argument(
         "--out", default="predictions", metavar="DIR", help="results go to DIR/<video name>/ (default: %(default)s)"
@@ -24,7 +30,12 @@ def add_arguments(parser) -> None:
 def run(args) -> int:
     """Describes every video; 0 when all are done."""
     from ssu_jax.inference import describing
+    from ssu_jax.types import UserError
 
+    if args.text is not None and (args.model == "late_fusion" or args.weights_dir):
+        raise UserError(
+            "--text goes with SSUFormer; late fusion has no space that words and regions share: leave one of them out"
+        )
     describing.describe_videos(
         args.videos,
         args.out,
@@ -32,5 +43,6 @@ def run(args) -> int:
         model=args.model,
         checkpoint=args.checkpoint,
         published=choice.published(args),
+        text=args.text,
     )
     return 0

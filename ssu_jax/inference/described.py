@@ -27,8 +27,12 @@ class SecondPrediction:
 
 @dataclasses.dataclass
 class Described:
-    """A video that is being described: `predictions` can be gone through once, `notes` are complete after that."""
+    """A video that is being described: `predictions` can be gone through once, `notes` are complete after that.
+
+    text: the phrases that were asked for, () for all that sounds.
+    """
 
     info: survey.VideoInfo
     predictions: Iterator[SecondPrediction]
     notes: list[str]
+    text: tuple[str, ...] = ()

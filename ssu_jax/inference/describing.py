@@ -12,6 +12,7 @@ import tqdm
 
 from ssu_jax.data.survey import VideoInfo, survey
 from ssu_jax.inference import outputs
+from ssu_jax.inference.phrases import phrases_of
 from ssu_jax.types import UserError
 
 _NOT_FOR_REAL_VIDEO = (
@@ -30,20 +31,24 @@ def describe_videos(
     model: str | None = None,
     checkpoint: str | None = None,
     published: Mapping[str, pathlib.Path] | None = None,
+    text: str | None = None,
 ) -> None:
     """Describes every video into `out`/<its name>/ and says where the results lie.
 
     only: kinds of results with commas between. model: "late_fusion", "ssuformer", or None for the first whose weights
-    are at hand. published: folders of late fusion's weights (see loading.load_published). Raises UserError before any
-    work for an unknown kind, two videos of one name, a file that is no sound video, unusable weights; later for a
-    place that cannot be written.
+    are at hand (of those that take `text`, where it is given). published: folders of late fusion's weights (see
+    loading.load_published). text: words with commas between; only what they name is described. Raises UserError before
+    any work for an unknown kind, two videos of one name, a file that is no sound video, unusable weights, words that
+    the model does not know; later for a place that cannot be written.
     """
     kinds = _kinds(only)
+    if text is not None:
+        phrases_of(text)
     folders = outputs.folders_for(videos, out)
     infos = [survey(video) for video in videos]
-    predictor = _predictor(model, checkpoint, published)
+    predictor = _predictor(model, checkpoint, published, takes_text=text is not None)
     for info, folder in zip(infos, folders, strict=True):
-        described = predictor.predict(info)
+        described = predictor.predict(info, text=text)
         with _progress(info) as advance:
             outputs.write(described, folder, kinds, advance)
         written = [outputs.NAMES[kind] + ("/" if kind == "masks" else "") for kind in kinds]
@@ -52,11 +57,13 @@ def describe_videos(
             print(f"  note: {note}", flush=True)
 
 
-def _predictor(model: str | None, checkpoint: str | None, published: Mapping[str, pathlib.Path] | None) -> Any:
+def _predictor(
+    model: str | None, checkpoint: str | None, published: Mapping[str, pathlib.Path] | None, takes_text: bool
+) -> Any:
     from ssu_jax.inference import loading  # loads jax: not before the cheap checks
     from ssu_jax.inference.predictor import Predictor
 
-    if model == "late_fusion" or published or (not (model or checkpoint) and loading.has_published()):
+    if model == "late_fusion" or published or (not (model or checkpoint or takes_text) and loading.has_published()):
         return Predictor.from_published(published)
     if not (model or checkpoint):
         print(_NOT_FOR_REAL_VIDEO, file=sys.stderr, flush=True)

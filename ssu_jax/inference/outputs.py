@@ -83,6 +83,8 @@ def _json(path: pathlib.Path, described: Described) -> Iterator[Callable[[Second
         "height": info.height,
         "duration_seconds": info.duration_seconds,
     }
+    if described.text:
+        head["text"] = described.text
     with open(path, "w", encoding="utf-8") as file:
         file.write(json.dumps(head, ensure_ascii=False)[:-1] + ', "frames": [')
 

@@ -10,6 +10,7 @@ mean square of the second; digital silence and absent sound are that) mask and s
 
 import collections
 import contextlib
+import functools
 import os
 import pathlib
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -20,11 +21,12 @@ import numpy as np
 from ssu_jax import models
 from ssu_jax.config import Config
 from ssu_jax.data import audio, survey, video
-from ssu_jax.inference import loading
+from ssu_jax.inference import guide, loading
 from ssu_jax.inference.ahead import ahead
 from ssu_jax.inference.described import Described, SecondPrediction
 from ssu_jax.inference.heard import Heard
-from ssu_jax.models import decoding, postprocess
+from ssu_jax.inference.phrases import phrases_of
+from ssu_jax.models import decoding, guided, postprocess
 from ssu_jax.types import MASK_THRESHOLD
 from ssu_jax.visualization.pictures import level_of
 
@@ -75,20 +77,34 @@ class Predictor:
         config, tokenizer, params = loading.load_published(folders)
         return cls(config, params, tokenizer)
 
-    def predict(self, source: str | os.PathLike | survey.VideoInfo) -> Described:
+    @functools.cached_property
+    def _guided(self) -> tuple[Callable, Callable]:
+        model = models.build(self.config)
+        return guided.make_describe(model), guided.make_embed(model)
+
+    def predict(self, source: str | os.PathLike | survey.VideoInfo, text: str | None = None) -> Described:
         """Surveys the file now and describes it second by second as the result is gone through.
 
-        Raises UserError for files that survey refuses, and on the way for damage.
+        text: words with commas between, such as "bell, red dog": masks and sentences of all else are left out (see
+        models.guided). Raises UserError for files that survey refuses, for a text or a model that phrases_of,
+        guide.check or guide.make refuses, and on the way for damage.
         """
         info = source if isinstance(source, survey.VideoInfo) else survey.survey(source)
-        described = Described(info, iter(()), list(info.notes))
-        described.predictions = self._predictions(info, described.notes)
+        describe, phrases = self._describe, ()
+        if text is not None:
+            phrases = phrases_of(text)
+            guide.check(self.config)
+            describe_guided, embed = self._guided
+            asked = guide.make(phrases, self.config, self._tokenizer, functools.partial(embed, self._params))
+            describe = functools.partial(describe_guided, guide=asked)
+        described = Described(info, iter(()), list(info.notes), phrases)
+        described.predictions = self._predictions(info, described.notes, describe)
         return described
 
-    def _predictions(self, info: survey.VideoInfo, notes: list[str]) -> Iterator[SecondPrediction]:
+    def _predictions(self, info: survey.VideoInfo, notes: list[str], describe: Callable) -> Iterator[SecondPrediction]:
         seen, heard, sounds = video.Tally(), video.Tally(), Heard()
         any_sound = False
-        for window, found in self._looked_at(ahead(self._windows(info, seen, heard))):
+        for window, found in self._looked_at(ahead(self._windows(info, seen, heard)), describe):
             masks, ids = (np.asarray(part)[0] for part in found) if found else (None, None)
             for place in range(window.first_new, len(window.audible)):
                 second = window.last_second + 1 - len(window.audible) + place
@@ -126,7 +142,9 @@ class Predictor:
         audible = [level_of(sound) > SILENCE_DB for _, sound in seconds]
         return _Window(frames, log_mel[None], valid, audible, first_new, last_second)
 
-    def _looked_at(self, windows: Generator[_Window, None, None]) -> Iterator[tuple[_Window, tuple | None]]:
+    def _looked_at(
+        self, windows: Generator[_Window, None, None], describe: Callable
+    ) -> Iterator[tuple[_Window, tuple | None]]:
         """Each window with the model's word on it (None if nothing new sounds), which is given when the next one runs.
 
         JAX starts a program and does not wait for it.
@@ -135,7 +153,7 @@ class Predictor:
         with contextlib.closing(windows):
             for window in windows:
                 sounds = any(window.audible[window.first_new :])
-                found = self._describe(self._params, window.frames, window.log_mel, window.valid) if sounds else None
+                found = describe(self._params, window.frames, window.log_mel, window.valid) if sounds else None
                 if waiting:
                     yield waiting
                 waiting = window, found

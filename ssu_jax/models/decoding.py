@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from ssu_jax.config.model import ModelConfig
 from ssu_jax.models.late_fusion.late_fusion import LateFusion
 from ssu_jax.models.ssuformer.ssuformer import SSUFormer
 from ssu_jax.models.ssuformer.text_decoder import Context
@@ -64,7 +65,7 @@ def _describe(
         masks = model.masks(fused)
     if not model.config.seg_only:
         context = model.context(fused, model.region(frames, fused, masks), frame_valid)
-        ids = _sentences(model, context).reshape(b, t, -1)
+        ids = sentences(model, context, model.config, model.max_text_tokens).reshape(b, t, -1)
     return without_specks(masks, model.config.smallest_mask).reshape(b, t, size, size), ids
 
 
@@ -77,8 +78,8 @@ def without_specks(probabilities: Float[Array, "b y x"], smallest: float) -> Flo
     return jnp.where(share < smallest, jnp.minimum(probabilities, MASK_THRESHOLD), probabilities)
 
 
-def _sentences(model: SSUFormer, context: Context) -> Int[Array, "b l"]:
-    config, length = model.config, model.max_text_tokens
+def sentences(model: WritesWords, context: Context, config: ModelConfig, length: int) -> Int[Array, "b l"]:
+    """One sentence a frame, found as the configuration says."""
     if config.beam_size == 1:
         return greedy(model, context, length)
     return beam_search(model, context, length, config.beam_size, config.length_penalty)[0]

@@ -21,20 +21,30 @@ class RegionCaptionConsistency(nn.Module):
     config: ModelConfig
     dtype: Any = jnp.float32
 
-    @nn.compact
+    def setup(self):
+        width, vocabulary = self.config.embedding_width, self.config.vocab_size
+        self.region = nn.Dense(width, dtype=self.dtype)
+        self.words = nn.Embed(vocabulary, 2 * width, dtype=self.dtype)
+        # Words are paired with their neighbours, so that "red bell" differs from "bell ... red".
+        self.phrases = nn.Conv(2 * width, (3,), dtype=self.dtype)
+        self.text = nn.Dense(width, dtype=self.dtype)
+        self.log_scale = self.param("log_scale", nn.initializers.constant(2.3), ())
+
     def __call__(
         self, region: Float[Array, "b d"], ids: Int[Array, "b l"]
     ) -> tuple[Float[Array, "b k"], Float[Array, "b k"], Float[Array, ""]]:
-        width = self.config.embedding_width
-        seen = nn.Dense(width, dtype=self.dtype, name="region")(region)
-        words = nn.Embed(self.config.vocab_size, 2 * width, dtype=self.dtype, name="words")(ids)
-        # Words are paired with their neighbours, so that "red bell" differs from "bell ... red".
-        words = nn.relu(nn.Conv(2 * width, (3,), dtype=self.dtype, name="phrases")(words))
+        return self.of_region(region), self.of_text(ids), jnp.exp(jnp.minimum(self.log_scale, 4.6))
+
+    def of_region(self, region: Float[Array, "b d"]) -> Float[Array, "b k"]:
+        """The place of regions in the shared space."""
+        return _unit(self.region(region))
+
+    def of_text(self, ids: Int[Array, "b l"]) -> Float[Array, "b k"]:
+        """The place of texts in the shared space."""
+        words = nn.relu(self.phrases(self.words(ids)))
         mask = (ids != PAD).astype(self.dtype)[..., None]
         total = jnp.maximum(mask.sum(axis=1), 1.0)
-        written = nn.Dense(width, dtype=self.dtype, name="text")((words * mask).sum(axis=1) / total)
-        scale = self.param("log_scale", nn.initializers.constant(2.3), ())
-        return _unit(seen), _unit(written), jnp.exp(jnp.minimum(scale, 4.6))
+        return _unit(self.text((words * mask).sum(axis=1) / total))
 
 
 def _unit(x: Float[Array, "b k"]) -> Float[Array, "b k"]:

@@ -84,7 +84,7 @@ class SSUFormer(nn.Module):
         fused = self.fuse(batch.frames, batch.log_mel, batch.frame_valid)
         outputs = Outputs(None, None, audible_logits=self.audible_head(fused.sound).astype(jnp.float32))
         if not self.config.text_only:
-            both = self.mask_head(fused.pixels, fused.audio), self.semantic_head(fused.pixels).astype(jnp.float32)
+            both = self.mask_head(fused.pixels, fused.audio), self.semantic(fused)
             drawn, semantic = jax.tree.map(lambda x: x.reshape(b, t, *x.shape[1:]), both)
             outputs = outputs._replace(
                 mask_logits=drawn.union,
@@ -169,6 +169,22 @@ class SSUFormer(nn.Module):
         """Logits of the next word of every frame, and the new state."""
         return self.text_decoder.step(ids, context, state, position)
 
+    def semantic(self, fused: Fused) -> Float[Array, "f y4 x4 u1"]:
+        """Logits of every pixel's class, background first."""
+        return self.semantic_head(fused.pixels).astype(jnp.float32)
+
+    def region_embedding(self, region: Region) -> Float[Array, "f k"]:
+        """The place of regions in the space that they share with texts (RCC), at unit length."""
+        return region.embedding if self.uses_clip else self.consistency.of_region(region.summary)
+
+    def text_embedding(self, ids: Int[Array, "f l"], clip_ids: Any = None) -> Float[Array, "f k"]:
+        """The place of texts in that space, at unit length. clip_ids: the texts in CLIP's ids, where CLIP reads."""
+        if not self.uses_clip:
+            return self.consistency.of_text(ids)
+        if clip_ids is None:
+            clip_ids = clip_ids_of(ids, self.clip_text.config.vocab_size)
+        return clip_regions.unit(self.clip_text(clip_ids)["embedding"])
+
     def _masks_for_mcm(self, predicted: Float[Array, "b t y x"], batch: Batch, mask_mix: Any) -> Float[Array, "f y x"]:
         if self.has_rng("mask"):
             use_true = jax.random.uniform(self.make_rng("mask"), (predicted.shape[0], 1, 1, 1)) < mask_mix
@@ -194,13 +210,9 @@ class SSUFormer(nn.Module):
         if region is None or not self.config.rcc:
             return outputs
         if self.uses_clip:
-            clip_ids = (
-                clip_ids_of(ids, self.clip_text.config.vocab_size)
-                if batch.clip_text_ids.shape[-1] == 0
-                else batch.clip_text_ids
-            )
+            clip_ids = None if batch.clip_text_ids.shape[-1] == 0 else batch.clip_text_ids.reshape(b * t, -1)
             seen, scale = region.embedding, jnp.float32(1.0)
-            written = clip_regions.unit(self.clip_text(clip_ids.reshape(b * t, -1))["embedding"])
+            written = self.text_embedding(ids, clip_ids)
         else:
             seen, written, scale = self.consistency(region.summary, ids)
         return outputs._replace(
