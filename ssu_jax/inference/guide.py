@@ -17,8 +17,8 @@ from ssu_jax.types import UserError
 
 COLOURS = tuple(dict.fromkeys((*looks.COLOURS, *facts.COLOURS)))
 PLACES = tuple(sentences.PLACES)
-# Texts are embedded in a number that is a multiple of it: few programs are compiled.
-_BLOCK = 64
+# Texts, and those of them that are asked for, are multiples of these in number: few programs are compiled.
+_TEXTS, _ASKED = 64, 8
 
 
 def check(config: Config) -> None:
@@ -51,14 +51,16 @@ def make(phrases: Sequence[str], config: Config, tokenizer: Tokenizer, embed: Ca
             _check_known(phrase, kinds, tokenizer)
     asked = list(dict.fromkeys(each for phrase in phrases for each in with_class(phrase, kinds)))
     rivals = [rivals_of(phrase, kinds) for phrase in asked]
+    missing = -len(asked) % _ASKED
+    asked, rivals = asked + asked[:1] * missing, rivals + [asked[:1]] * missing  # its own rival: names nothing
     texts = list(dict.fromkeys([*classes, *asked, *(text for row in rivals for text in row)]))
+    texts += [""] * (-len(texts) % _TEXTS)
     row_of = {text: row for row, text in enumerate(texts)}
     is_rival = np.zeros((len(asked), len(texts)), bool)
     for row, names in zip(is_rival, rivals, strict=True):
         row[[row_of[name] for name in names]] = True
-    padded = texts + [""] * (-len(texts) % _BLOCK)
-    ids = np.stack([tokenizer.encode(text, length) for text in padded])
-    embedded = np.asarray(embed(ids, clip_ids(padded) if clip_ids else None))[: len(texts)]
+    ids = np.stack([tokenizer.encode(text, length) for text in texts])
+    embedded = embed(ids, clip_ids(texts) if clip_ids else None)
     asked_rows, names = (np.array([row_of[text] for text in group], np.int32) for group in (asked, classes))
     return Guide(embedded, asked_rows, is_rival, names, _words_of(classes, tokenizer, config.model.vocab_size))
 

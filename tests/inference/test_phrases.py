@@ -58,7 +58,9 @@ def test_the_guide_of_a_phrase(small):
     made = guide.make(["red dog"], config, tokenizer, embed)
     texts = [seen[int(number)] for number in made.texts[:, 0]]
     assert [texts[row] for row in made.names] == ["bell", "dog"]
-    assert [texts[row] for row in made.asked] == ["red dog"]
+    assert [texts[row] for row in made.asked] == ["red dog"] * len(made.asked)
+    assert (made.rivals[1:].sum(1) == 1).all(), "what fills up is its own rival, which names nothing"
+    assert made.rivals[1:, made.asked[0]].all()
     assert [text for text, is_rival in zip(texts, made.rivals[0], strict=True) if is_rival] == ["red bell", "blue dog"]
     for number, name in enumerate(("bell", "dog")):
         np.testing.assert_array_equal(np.flatnonzero(made.words[number]), [tokenizer.encode(name, 3)[1]])
