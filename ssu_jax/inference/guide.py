@@ -13,6 +13,7 @@ from ssu_jax.models.guided import Guide
 from ssu_jax.models.late_fusion import facts
 from ssu_jax.tokenizer import UNK, Tokenizer
 from ssu_jax.tokenizer.clip_bpe import CLIPTokenizer
+from ssu_jax.tokenizer.phrases import phrase_ids
 from ssu_jax.types import UserError
 
 COLOURS = tuple(dict.fromkeys((*looks.COLOURS, *facts.COLOURS)))
@@ -66,11 +67,7 @@ def make(phrases: Sequence[str], config: Config, tokenizer: Tokenizer, embed: Ca
 
 
 def _check_known(phrase: str, kinds: Sequence[Sequence[str]], tokenizer: Tokenizer) -> None:
-    telling = list(dict.fromkeys(word for kind in kinds for name in kind for word in (name, *name.split())))
-    unknown = [word for word in phrase.split() if not _is_known(word, tokenizer)]
-    if unknown:
-        near = ", ".join(difflib.get_close_matches(unknown[0], telling, cutoff=0.0))
-        raise UserError(f"--text: the model does not know the word {unknown[0]!r}; the nearest that it knows: {near}")
+    phrase_ids(tokenizer, phrase.split())
     if not any(holds(phrase, word) for kind in kinds for word in kind):
         near = ", ".join(difflib.get_close_matches(phrase, kinds[0], cutoff=0.0))
         raise UserError(f"--text: {phrase!r} names no source that the model knows; the nearest that it knows: {near}")

@@ -109,6 +109,7 @@ def test_published_weights_are_taken_where_they_are_at_hand(chosen, monkeypatch,
     assert chosen() == ("late_fusion", None), "now they are at hand"
     assert chosen("--model", "ssuformer") == ("ssuformer", None)
     assert chosen("--checkpoint", "runs/mine") == ("ssuformer", "runs/mine")
+    assert chosen("--text", "dog") == ("ssuformer", None), "late fusion takes no words"
 
 
 @pytest.mark.parametrize(
@@ -119,6 +120,8 @@ def test_published_weights_are_taken_where_they_are_at_hand(chosen, monkeypatch,
         (["--checkpoint", "c", "--weights-dir", "."], "--checkpoint: leave one out"),
         (["--weights-dir", "no/such/folder"], "no/such/folder is no folder"),
         (["--model", "late_fusion"], "ssu weights get yamnet deeplab_v3"),
+        (["--model", "late_fusion", "--text", "dog"], "--text goes with SSUFormer"),
+        (["--text", " , "], "names nothing"),
     ],
 )
 def test_what_does_not_go_together_is_refused(stubbed, shared, tmp_path, monkeypatch, capsys, arguments, named):

@@ -68,7 +68,11 @@ def test_the_guide_of_a_phrase(small):
 
 @pytest.mark.parametrize(
     ("phrase", "said"),
-    [("bel", "'bel'; the nearest that it knows: bell"), ("purple dog", "'purple'"), ("ringing", "'ringing' names no")],
+    [
+        ("bel", "'bel': the nearest that it knows are bell"),
+        ("purple dog", "'purple'"),
+        ("ringing", "'ringing' names no"),
+    ],
 )
 def test_words_that_the_model_does_not_know(small, phrase, said):
     with pytest.raises(UserError) as caught:

@@ -1,13 +1,24 @@
 """Guidance by words, part by part, on numbers small enough to work out by hand."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ssu_jax import models
+from ssu_jax.config import sizes
+from ssu_jax.config.encoders import clip
 from ssu_jax.models import decoding, guided
 from ssu_jax.models.guided import Guide
 from ssu_jax.models.ssuformer.text_decoder import Context
 from ssu_jax.tokenizer import EOS
+
+TINY_CLIP = clip.CLIPConfig(
+    vision=clip.CLIPVisionConfig(
+        image_size=32, patch_size=8, width=16, depth=4, num_heads=2, hidden=16, embedding_width=12
+    ),
+    text=clip.CLIPTextConfig(vocab_size=64, length=32, width=16, depth=1, num_heads=2, hidden=16, embedding_width=12),
+)
 
 
 def semantic_of(classes, num_classes):
@@ -83,3 +94,35 @@ def test_the_writer_says_something_and_nothing_forbidden(beams):
     for position, wanted in ((0, [6, 7, EOS]), (1, [EOS, EOS, EOS])):
         logits, _ = writer.next_word(ids, nothing, (), jnp.int32(position))
         np.testing.assert_array_equal(logits[:, 0].argmax(-1), np.repeat(wanted, beams))
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("region_encoder", ["cells", "clip_masked", "clip_pooled"])
+def test_the_whole_program_with_every_region_encoder(region_encoder, monkeypatch):
+    """A text without rivals names all there is; a text that is its own rival names nothing."""
+    monkeypatch.setitem(clip.VARIANTS, "tiny", TINY_CLIP)
+    config = sizes.tiny()
+    config.data.classes = config.data.classes[: guided.MOST_PARTS]
+    config.model.region_encoder, config.model.clip.variant = region_encoder, "tiny"
+    model = models.build(config.validate())
+    params = models.init(model, config, jax.random.key(0))
+    params["mask_head"]["embedding"]["bias"] += 1.0  # so that something is masked
+    rng = np.random.default_rng(0)
+    frames = rng.integers(0, 256, (1, 4, 32, 32, 3), np.uint8)
+    inputs = params, frames, rng.normal(size=(1, 4, 96, 64)).astype(np.float32), np.ones((1, 4), bool)
+    ids = rng.integers(4, 40, (2, config.data.max_text_tokens)).astype(np.int32)
+    texts = guided.make_embed(model)(params, ids, None)
+    np.testing.assert_allclose((np.asarray(texts) ** 2).sum(1), 1, atol=1e-4)
+    num_classes = len(config.data.classes)
+    words = np.zeros((num_classes, config.model.vocab_size), bool)
+    guide = Guide(texts, np.array([0]), np.zeros((1, 2), bool), np.zeros(num_classes, np.int32), words)
+    describe = guided.make_describe(model)
+    masks, _ = decoding.make_describe(model)(*inputs)
+    assert (masks > 0.5).any()
+    kept, said = describe(*inputs, guide)
+    assert (kept <= masks).all()
+    np.testing.assert_array_equal((kept > 0.5), (masks > 0.5))
+    assert (said[:, :, 1] != EOS).all()
+    kept, said = describe(*inputs, guide._replace(rivals=np.array([[True, False]])))
+    assert not kept.any()
+    np.testing.assert_array_equal(said[:, :, 1], EOS)
