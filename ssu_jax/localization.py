@@ -46,7 +46,7 @@ def evaluate(
     """
     table = _Table(config)
     for number, batch in enumerate(batches):
-        rows = np.flatnonzero((batch.sources >= 0).all(axis=1))
+        rows = np.flatnonzero((batch.sources >= 0).all(axis=1)).tolist()
         wrong = _absent(batch.present, number)
         heats, detection = map(np.asarray, locate(params, batch.pictures, batch.sound,
                                                   np.concatenate([batch.sources, wrong[:, None]], axis=1)))  # fmt: skip

@@ -23,6 +23,7 @@ from ssu_jax.tokenizer import Tokenizer
 from ssu_jax.types import UserError
 
 WEIGHTS, CONFIG, TOKENIZER, MANIFEST = "model.safetensors", "config.json", "tokenizer.json", "manifest.json"
+CLIP_TOKENIZER = "clip_tokenizer.json"  # of a working directory whose model has a text tower of CLIP
 FORMAT = "ssu_jax model 1"
 STORED_TYPES = {"bfloat16": ml_dtypes.bfloat16, "float32": np.float32}
 

@@ -18,9 +18,10 @@ import flax.traverse_util
 
 from ssu_jax.checkpoint import folder as folders
 from ssu_jax.checkpoint import seal, shapes, store
-from ssu_jax.checkpoint.folder import CONFIG, TOKENIZER, Model
+from ssu_jax.checkpoint.folder import CLIP_TOKENIZER, CONFIG, TOKENIZER, Model
 from ssu_jax.config import Config
 from ssu_jax.tokenizer import Tokenizer
+from ssu_jax.tokenizer.clip_bpe import CLIPTokenizer
 from ssu_jax.types import UserError
 
 _PRETRAINED = pathlib.Path(__file__).parent.parent / "pretrained"
@@ -77,7 +78,7 @@ def read_model(place: pathlib.Path, shapes_of: Callable[[Config], Any] | None = 
     if folders.is_folder(place):
         return _read_folder(place, shapes_of)
     config = read_config(_config_of_step(place))
-    if config.family == "pretraining":
+    if config.family in ("pretraining", "trio"):
         raise UserError(
             f"checkpoint {place} holds encoders that were pre-trained, which draw no mask and write no sentence: train "
             f"a model that begins with them, `ssu train ... --config.train.init_from={place}`"
@@ -85,7 +86,7 @@ def read_model(place: pathlib.Path, shapes_of: Callable[[Config], Any] | None = 
     params = _averaged(store.read_arrays(place))
     if shapes_of is not None:
         shapes.check(shapes.flat(params), shapes.flat(shapes_of(config)), place)
-    return Model(config, Tokenizer.load(place / TOKENIZER), params)
+    return Model(config, _tokenizer(place, config), params)
 
 
 def read_weights(place: pathlib.Path) -> tuple[Config, dict]:
@@ -127,7 +128,15 @@ def _read_folder(place: pathlib.Path, shapes_of: Callable | None) -> Model:
     if shapes_of is not None:
         shapes.check(folders.read_shapes(place), shapes.flat(shapes_of(config)), place)
     folders.check_files(place)
-    return Model(config, Tokenizer.load(place / TOKENIZER), folders.read_params(place))
+    return Model(config, _tokenizer(place, config), folders.read_params(place))
+
+
+def _tokenizer(place: pathlib.Path, config: Config) -> Tokenizer | CLIPTokenizer:
+    """The words of the model: our own, or those of AudioCLIP's text tower, which an exported folder names alike."""
+    if config.family == "tvsl" and config.tvsl.trio == "audioclip":
+        steps_own = place / CLIP_TOKENIZER
+        return CLIPTokenizer.load(steps_own if steps_own.is_file() else place / TOKENIZER)
+    return Tokenizer.load(place / TOKENIZER)
 
 
 def _choose_step(folder: pathlib.Path, report: Callable[[str], None]) -> pathlib.Path:

@@ -5,6 +5,7 @@ from ssu_jax.cli import choice
 HELP = "score a model on prepared records: masks, sentences, silence, with intervals and baselines"
 EPILOG = """ssu evaluate --checkpoint runs/nano --records data --split test --out metrics.json
   ssu evaluate --checkpoint runs/nano --records data --split test --routing routing
+  ssu evaluate --checkpoint runs/tvsl --records data --split test --sources 3
   ssu evaluate --table --metrics runs/*/metrics.json"""
 
 
@@ -48,6 +49,15 @@ def add_arguments(parser) -> None:
         "picture a block, and routing.json (default DIR: beside the figures)",
     )
     parser.add_argument(
+        "--sources", type=int, metavar="N", help="T-VSL: sources of a mixture (default: as it was trained)"
+    )
+    parser.add_argument("--classes", metavar="NAMES", help="T-VSL: only these sound in the mixtures, commas between")
+    parser.add_argument(
+        "--as-it-is",
+        action="store_true",
+        help="T-VSL: no mixtures, the records one by one, with --sources sounding in one picture (default: 1)",
+    )
+    parser.add_argument(
         "--metrics",
         nargs="+",
         default=[],
@@ -76,7 +86,8 @@ def _check(args) -> None:
 
     scored_alone = {"--checkpoint": args.checkpoint, "--model": args.model, "--weights-dir": args.weights_dir,
                     "--out": args.out, "--num-clips": args.num_clips,
-                    "--routing": args.routing is not None}  # fmt: skip
+                    "--routing": args.routing is not None, "--sources": args.sources, "--classes": args.classes,
+                    "--as-it-is": args.as_it_is}  # fmt: skip
     given = [option for option, value in scored_alone.items() if value]
     if not args.records and (given or not (args.table or args.metrics)):
         asked = f" ({given[0]} is for an evaluation)" if given else ""
@@ -99,4 +110,9 @@ def _score(args):
         protocol=args.protocol,
         seed=args.seed,
         routing=args.routing,
+        mixtures={
+            "sources": args.sources,
+            "classes": [name.strip() for name in args.classes.split(",")] if args.classes else None,
+            "as_it_is": args.as_it_is,
+        },
     )

@@ -5,15 +5,19 @@ import os
 import pathlib
 import sys
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import tqdm
 
 from ssu_jax import files
 from ssu_jax.config import rows
 from ssu_jax.data.records import RecordSource
-from ssu_jax.metrics import published, report
+from ssu_jax.inference import localizing
+from ssu_jax.metrics import heat_map_report, published, report
 from ssu_jax.metrics.segmentation import AVSBENCH_BATCH_SIZE
 from ssu_jax.types import UserError
+
+_OWN_SCORES = ({"miou", "bleu_4"}, {"ciou@0.3", "sources_each"})  # of SSUFormer, of T-VSL
 
 
 def score_checkpoint(
@@ -29,6 +33,7 @@ def score_checkpoint(
     protocol: str = "ssu",
     seed: int = 0,
     routing: str | None = None,
+    mixtures: Mapping[str, Any] | None = None,
 ) -> pathlib.Path:
     """Scores a checkpoint on a split, prints the table, writes the flat metrics as JSON, returns where.
 
@@ -36,6 +41,7 @@ def score_checkpoint(
     out: None is `metrics-<records' digest>-<split>.json` in the checkpoint's folder, or in the current one where
     that cannot be written. batch_size: None is the configuration's, for the AVSBench protocol the published one.
     routing: folder for pictures of which experts serve what (see routing.py), "" beside the figures, None for none.
+    mixtures: for T-VSL, what is mixed: `sources`, `classes`, `as_it_is` of localizing.scores.
     Raises UserError for unusable records, checkpoint, numbers or place: before the model runs, where possible.
     """
     if (batch_size is not None and batch_size < 1) or num_clips < 0:
@@ -51,11 +57,17 @@ def score_checkpoint(
         model, folder = _checkpoint(checkpoint)
     if routing is not None:
         _check_routing(model[0], routing)
-    metrics = _run(*model, batch_size, protocol, seed=seed, **records)
-    print(report.table(metrics), flush=True)
+    if model[0].family == "tvsl":
+        metrics = _localized(model, batch_size, protocol, seed, mixtures or {}, records)
+    elif any((mixtures or {}).values()):
+        raise UserError("--sources, --classes and --as-it-is are for T-VSL, this checkpoint holds family "
+                        f"{model[0].family}: leave them out")  # fmt: skip
+    else:
+        metrics = _run(*model, batch_size, protocol, seed=seed, **records)
+        print(report.table(metrics), flush=True)
     content = json.dumps(metrics, indent=1, allow_nan=False) + "\n"
     if not out:
-        place = folder / _default_name(source.digest, split, protocol, num_clips)
+        place = folder / _default_name(metrics, source.digest, split, protocol, num_clips)
         try:
             _check_writable(place)
         except UserError:
@@ -84,10 +96,8 @@ def read_metrics(place: str | os.PathLike) -> dict:
         raise UserError(f"--metrics {place} cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise UserError(f"--metrics {place} is no JSON file: wanted one that `ssu evaluate` wrote") from error
-    if (
-        not isinstance(metrics, dict)
-        or not {"miou", "bleu_4", "split", "num_clips", "records_digest"} <= metrics.keys()
-    ):
+    facts = {"split", "num_clips", "records_digest"}
+    if not isinstance(metrics, dict) or not any(facts | own <= metrics.keys() for own in _OWN_SCORES):
         raise UserError(f"--metrics {place} holds no scores: wanted a file that `ssu evaluate` wrote")
     return metrics
 
@@ -142,6 +152,18 @@ def _run(config, tokenizer, params, step, batch_size: int | None, protocol: str,
     return metrics | {"model": config.name, "row": row, "step": step}
 
 
+def _localized(
+    model: tuple, batch_size: int | None, protocol: str, seed: int, mixtures: Mapping, records: Mapping
+) -> dict:
+    if protocol != "ssu":
+        raise UserError(
+            f"--protocol {protocol} is for masks of SSUFormer; T-VSL's is its mode, a part of the checkpoint"
+        )
+    metrics = localizing.scores(model, **records, batch_size=batch_size, seed=seed, **mixtures)
+    print(heat_map_report.table(metrics), flush=True)
+    return metrics
+
+
 def _check_routing(config, folder: str) -> None:
     from ssu_jax import expert_use
 
@@ -162,8 +184,10 @@ def _show_routing(folder: pathlib.Path, model: tuple, facts: dict, batch_size: i
     print(f"\nrouting in {folder}", flush=True)
 
 
-def _default_name(digest: str, split: str, protocol: str, num_clips: int) -> str:
+def _default_name(metrics: Mapping, digest: str, split: str, protocol: str, num_clips: int) -> str:
     """Other figures of the same records get other names: none replaces the whole table."""
+    if metrics.get("family") == "tvsl":
+        return f"localization-{digest[:12]}-{split}-{localizing.told(metrics)}.json"
     kind = ("" if protocol == "ssu" else f"-{protocol}") + (f"-first{num_clips}" if num_clips else "")
     return f"metrics-{digest[:12]}-{split}{kind}.json"
 

@@ -70,12 +70,12 @@ def average_precision(heat: Float[np.ndarray, "y x"], region: Bool[np.ndarray, "
     return float(np.sum(np.diff(true, prepend=0) * true / (last_of_its_heat + 1)) / true[-1])
 
 
-def success_rate(overlaps: Sequence[float], threshold: float) -> float:
+def success_rate(overlaps: Sequence[float] | np.ndarray, threshold: float) -> float:
     """Share of the maps whose overlap is above the threshold: IoU@t, and CIoU@t "success". NaN without maps."""
     return float(np.mean(np.asarray(overlaps) > threshold)) if len(overlaps) else float("nan")
 
 
-def area_under_success(overlaps: Sequence[float]) -> float:
+def area_under_success(overlaps: Sequence[float] | np.ndarray) -> float:
     """AUC: area under `success_rate` over the thresholds 0, 0.05, ... 1 (trapezoids). NaN without maps."""
     return float(np.trapezoid([success_rate(overlaps, t) for t in SUCCESS_THRESHOLDS], SUCCESS_THRESHOLDS))
 

@@ -27,7 +27,7 @@ _WIDTH = 118
 
 def render(table: str, ours: Sequence[Metrics] = ()) -> str:
     """Lines of text: the tables of a paper, `ssuformer` or `tvsl`. ours: flat metrics of `ssu evaluate`."""
-    return _localization() if table == "tvsl" else _ssuformer(ours)
+    return _localization(ours) if table == "tvsl" else _ssuformer(ours)
 
 
 def dataset_name(names: Iterable[str], classes: Sequence[str]) -> str:
@@ -91,15 +91,40 @@ def _averages(table: dict, by_set: Mapping[str, list[Metrics]]) -> list[tuple[st
     return lines
 
 
-def _localization() -> str:
-    paper = _published()["tvsl"]
-    width = max(len(row["set"]) for row in paper["rows"]) + 2
+def _localization(ours: Sequence[Metrics]) -> str:
+    """Ours in percent, in the row of their set and number of sources; of other records in rows of their own."""
+    paper, left = _published()["tvsl"], [metrics for metrics in ours if metrics.get("family") == "tvsl"]
+    width = max([len(row["set"]) for row in paper["rows"]] + [len(_mixed(metrics)) for metrics in left]) + 2
     lines = [f"Published figures: {paper['source']}.", ""]
     lines.append(f"{'':{width}}{'':10}" + "".join(f"{name:>15}" for name in (*paper["columns"], "ours")))
     for row in paper["rows"]:
-        cells = [f"{'-' if score is None else format(score, '.1f'):>15}" for score in (*row["scores"], None)]
-        lines.append(f"{row['set']:{width}}{row['measure']:10}" + "".join(cells))
+        own = [m for m in left if m["dataset"] in row["datasets"] and m["sources_each"] == row["sources"]]
+        left = [metrics for metrics in left if metrics not in own]
+        measure = f"ciou@{row['measure'].rpartition('@')[2]}"
+        for metrics in own or [None]:
+            score = metrics and metrics[measure]
+            lines.append(
+                _localized(f"{row['set']:{width}}{row['measure']:10}", [*row["scores"], score and 100 * score])
+            )
+            lines[-1] += f"  {_who(metrics)}" if metrics else ""
+    for metrics in left:
+        lines.append(_localized(f"{_mixed(metrics):{width}}{'CIoU@0.3':10}", [None, None, 100 * metrics["ciou@0.3"]]))
+        lines[-1] += f"  {_who(metrics)}"
     return "\n".join([*lines, "", *_notes(paper["notes"])])
+
+
+def _localized(head: str, scores: Sequence[float | None]) -> str:
+    return head + "".join(f"{'-' if score is None else format(score, '.1f'):>15}" for score in scores)
+
+
+def _mixed(metrics: Metrics) -> str:
+    name = {"synthetic": "built-in world"}.get(str(metrics["dataset"]), metrics["dataset"] or "records")
+    return f"{name}, {metrics['sources_each']} source{'s' if metrics['sources_each'] != 1 else ''}"
+
+
+def _who(metrics: Metrics) -> str:
+    only = f", of {metrics['only_classes']}" if metrics.get("only_classes") else ""
+    return f"({metrics['model']}, {metrics['mode']}, step {metrics['step']}, {metrics['num_clips']} mixtures{only})"
 
 
 def _line(metrics: Metrics) -> tuple[str, list]:

@@ -16,11 +16,12 @@ from ssu_jax import models
 from ssu_jax.config import Config
 from ssu_jax.inference.loading import parameter_shapes
 from ssu_jax.models import decoding
+from ssu_jax.models.tvsl import locating
 from ssu_jax.tokenizer import BOS
 from ssu_jax.training.optimizer import make_optimizer
 from ssu_jax.training.state import create_state
 from ssu_jax.training.step import make_train_step
-from ssu_jax.types import Batch, UserError
+from ssu_jax.types import Batch, Mixtures, UserError
 
 PREDICTION, TRAINING_STEP = "prediction", "training_step"
 
@@ -48,16 +49,21 @@ class Program(NamedTuple):
 
 
 def prediction(config: Config, batch_size: int) -> Program:
-    """Masks and sentences of `batch_size` clips of `data.num_frames` frames. Raises UserError for pre-training."""
-    if config.family == "pretraining":
+    """Masks and sentences of `batch_size` clips of `data.num_frames` frames; T-VSL's heat maps of that many mixtures.
+
+    Raises UserError for pre-training.
+    """
+    if config.family in ("pretraining", "trio"):
         raise UserError(
-            "config.family is pretraining, which predicts nothing: `ssu profile --only parameters` counts it, "
+            f"config.family is {config.family}, which predicts nothing: `ssu profile --only parameters` counts it, "
             "`ssu compile-check` looks at its training step"
         )
     model = models.build(config)
     shapes = jax.eval_shape(lambda: models.example_batch(config, batch_size))
 
-    def inputs(batch: Batch) -> tuple:
+    def inputs(batch: Batch | Mixtures) -> tuple:
+        if isinstance(batch, Mixtures):
+            return batch.pictures, batch.sound, batch.sources
         return batch.frames, batch.log_mel, batch.frame_valid
 
     def make_arguments() -> tuple:
@@ -66,11 +72,11 @@ def prediction(config: Config, batch_size: int) -> Program:
 
     return Program(
         PREDICTION,
-        decoding.make_describe(model),
+        locating.make_locate(model) if config.family == "tvsl" else decoding.make_describe(model),
         (parameter_shapes(config), *inputs(shapes)),
         make_arguments,
         carries_state=False,
-        frames=config.data.num_frames,
+        frames=_frames(config),
         batch_size=batch_size,
     )
 
@@ -96,9 +102,13 @@ def training_step(config: Config, batch_size: int) -> Program:
         ),
         make_arguments,
         carries_state=True,
-        frames=config.data.num_frames,
+        frames=_frames(config),
         batch_size=batch_size,
     )
+
+
+def _frames(config: Config) -> int:
+    return config.tvsl.num_sources if config.family == "tvsl" else config.data.num_frames
 
 
 def as_trained(config: Config) -> Config:
@@ -109,10 +119,17 @@ def as_trained(config: Config) -> Config:
     return config
 
 
-def random_batch(config: Config, batch_size: int) -> Batch:
+def random_batch(config: Config, batch_size: int) -> Batch | Mixtures:
     """Noise of the shapes and types of a real batch, the same every time; labels that cost nothing stay zero."""
     generator = np.random.default_rng(0)
     batch: Any = jax.tree.map(np.asarray, models.example_batch(config, batch_size))
+    if isinstance(batch, Mixtures):
+        k, u = config.tvsl.num_sources, len(config.data.classes)
+        return batch._replace(
+            pictures=generator.integers(0, 256, batch.pictures.shape, dtype=np.uint8),
+            sound=generator.normal(0.0, 0.1, batch.sound.shape).astype(np.float32),
+            sources=np.argsort(generator.random((batch_size, u)), axis=1)[:, :k].astype(np.int32),
+        )
     text_ids = generator.integers(BOS + 2, config.model.vocab_size, batch.text_ids.shape, dtype=np.int32)
     text_ids[..., 0] = BOS
     return batch._replace(

@@ -28,7 +28,7 @@ from ssu_jax.training.prefetch import Prefetcher
 from ssu_jax.training.state import first_state, state_shapes, told_parameters
 from ssu_jax.training.step import jitted_step
 from ssu_jax.training.watchdog import Watchdog
-from ssu_jax.types import Batch, TrainState, UserError
+from ssu_jax.types import Batch, Mixtures, TrainState, UserError
 
 NUMERIC_BUDGET = 77
 
@@ -194,7 +194,7 @@ def _run_to_end(run: _Run, state: TrainState, stack: contextlib.ExitStack) -> Tr
     return state
 
 
-def _next_batch(run: _Run, batches: Prefetcher, unread: tuple | None) -> Batch | None:
+def _next_batch(run: _Run, batches: Prefetcher, unread: tuple | None) -> Batch | Mixtures | None:
     """None once a stop is requested. Ctrl-C reaches reader processes too: their death is then no error.
 
     One of several processes cannot stop alone: it waits for its rows, and all stop at the next step.
@@ -229,7 +229,7 @@ def _settle(run: _Run, unread: tuple | None) -> None:
     run.watchdog.alive()
     run.log.advance(step)
     is_logged = step == 1 or step % train.log_every_steps == 0 or values["skipped_in_row"]
-    numbers = multihost_utils.process_allgather(record, tiled=True).tolist() if is_logged else []
+    numbers = multihost_utils.process_allgather(record, tiled=True).ravel().tolist() if is_logged else []
     if values["skipped_in_row"]:
         run.skipped.append({"step": step, "records": numbers})
         run.log.line(f"step {step}: update skipped, loss or gradient is not finite "

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Generator
 from typing import Any
 
-from ssu_jax.types import Batch
+from ssu_jax.types import Batch, Mixtures
 
 _POLL_SECONDS = 0.1
 _GLANCE_SECONDS = 0.002  # between looks at whether the step under way has ended
@@ -23,7 +23,7 @@ class Prefetcher:
 
     def __init__(
         self,
-        batches: Generator[Batch, None, None],
+        batches: Generator[Batch | Mixtures, None, None],
         place: Callable[[Any], Any],
         depth: int = 2,
         clock: Callable[[], float] = time.monotonic,
@@ -34,7 +34,7 @@ class Prefetcher:
         self._thread = threading.Thread(target=self._read, args=(batches, place), daemon=True)
         self._thread.start()
 
-    def next(self, give_up: Callable[[], bool], is_busy: Callable[[], bool] = lambda: False) -> Batch | None:
+    def next(self, give_up: Callable[[], bool], is_busy: Callable[[], bool] = lambda: False) -> Batch | Mixtures | None:
         """The next batch, on the devices; None if `give_up()` turned True while waiting for it.
 
         is_busy: whether the devices still compute the step before; a batch that comes meanwhile was not waited for.
@@ -60,7 +60,7 @@ class Prefetcher:
         self._closed.set()
         self._thread.join(_CLOSE_SECONDS)
 
-    def _read(self, batches: Generator[Batch, None, None], place: Callable[[Any], Any]) -> None:
+    def _read(self, batches: Generator[Batch | Mixtures, None, None], place: Callable[[Any], Any]) -> None:
         try:
             with contextlib.closing(batches):  # ends reader processes
                 for batch in batches:

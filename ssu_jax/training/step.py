@@ -27,14 +27,14 @@ from ssu_jax.models.tvsl import trio_training
 from ssu_jax.training import optimizer as optimizers
 from ssu_jax.training import parts
 from ssu_jax.training.state import state_shapes
-from ssu_jax.types import Batch, TrainState
+from ssu_jax.types import Batch, Mixtures, TrainState
 
 Metrics = dict[str, Any]  # name -> float32 [] or int32 []; router -> {name -> float32 [l] or [l, e]}, l expert layers
 
 
 def make_train_step(
     model: Any, config: Config, optimizer: optax.GradientTransformation
-) -> Callable[[TrainState, Batch], tuple[TrainState, Metrics]]:
+) -> Callable[[TrainState, Batch | Mixtures], tuple[TrainState, Metrics]]:
     """The step, not yet jitted. `train.batch_size` clips go in, over all devices."""
 
     def loss_of(frozen, learned, batch, key, mask_mix):
@@ -42,7 +42,7 @@ def make_train_step(
         outputs = model.apply({"params": params}, batch, mask_mix, rngs={"mask": key}, train=True)
         return total_loss(outputs, batch, config)
 
-    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+    def train_step(state: TrainState, batch: Batch | Mixtures) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(jax.random.key(config.train.seed), state.step)
         mask_mix = true_mask_probability(config.train, state.step)
         learned, frozen = parts.split(state.params, config.train.freeze)
@@ -86,7 +86,7 @@ def jitted_step(model: Any, config: Config, optimizer: optax.GradientTransformat
     return jax.jit(step, donate_argnums=0, out_shardings=shardings)
 
 
-def total_loss(outputs: Any, batch: Any, config: Config) -> tuple[Float[Array, ""], dict[str, Any]]:
+def total_loss(outputs: Any, batch: Batch | Mixtures, config: Config) -> tuple[Float[Array, ""], dict[str, Any]]:
     """What training makes small, and its terms: of what the model of the configuration's family gives."""
     if config.family == "pretraining":
         return pretraining.total_loss(outputs, config.pretraining)

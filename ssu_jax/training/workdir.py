@@ -15,12 +15,12 @@ from importlib import metadata
 from typing import Any
 
 from ssu_jax import files
+from ssu_jax.checkpoint.folder import CLIP_TOKENIZER
 from ssu_jax.config import Config
 from ssu_jax.data import pipeline
 from ssu_jax.types import UserError
 
 CONFIG, TOKENIZER, RUN = "config.json", "tokenizer.json", "versions.json"
-CLIP_TOKENIZER = "clip_tokenizer.json"
 INIT_FROM = "train.init_from"
 DATA_MANIFEST = 78  # exit code
 # What may change between two parts of a run: it alters no weight. Folders of published weights (`*.weights`) and the

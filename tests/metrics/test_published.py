@@ -107,7 +107,7 @@ def test_localization_prints_published_figures_and_none_of_ours():
     assert "MUSIC, duets CIoU@0.3 43.2 38.3 -" in lines
     assert "VGGSound, one source IoU@0.5 53.7 50.8 -" in lines
     assert "VGG-Instruments, duets CIoU@0.1 - 84.9 -" in lines
-    assert "- Ours: '-', for text-guided localization (T-VSL) is not part of this version." in lines
+    assert any(line.startswith("- Ours, of --metrics, in percent") for line in lines)
 
 
 @pytest.mark.parametrize(
@@ -124,3 +124,18 @@ def test_localization_prints_published_figures_and_none_of_ours():
 )
 def test_records_say_themselves_what_they_are_else_their_classes_do(names, classes, wanted):
     assert published.dataset_name(names, tuple(classes)) == wanted
+
+
+def test_ours_of_t_vsl_stand_in_the_row_of_their_set_and_number_of_sources_and_others_below():
+    facts = {"family": "tvsl", "model": "tvsl", "mode": "corrected", "step": 7, "num_clips": 5, "ciou@0.3": 0.4321,
+             "ciou@0.5": 0.2, "ciou@0.1": 0.9}  # fmt: skip
+    duets = facts | {"dataset": "music", "sources_each": 2}
+    solos = facts | {"dataset": "vgg_ss", "sources_each": 1}
+    world = facts | {"dataset": "synthetic", "sources_each": 3, "only_classes": "bell,dog,horn"}
+    text = published.render("tvsl", [duets, world, solos, {"family": "ssuformer"}])
+    lines = [re.sub(r" +", " ", line) for line in text.splitlines()]
+    assert "MUSIC, duets CIoU@0.3 43.2 38.3 43.2 (tvsl, corrected, step 7, 5 mixtures)" in lines
+    assert "VGGSound, one source IoU@0.5 53.7 50.8 20.0 (tvsl, corrected, step 7, 5 mixtures)" in lines
+    assert "MUSIC, one source IoU@0.5 - 66.4 -" in lines
+    below = "built-in world, 3 sources CIoU@0.3 - - 43.2 (tvsl, corrected, step 7, 5 mixtures, of bell,dog,horn)"
+    assert below in lines

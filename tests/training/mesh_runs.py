@@ -18,6 +18,7 @@ from ssu_jax.checkpoint import CheckpointStore, read_state
 from ssu_jax.config import Config, sizes
 from ssu_jax.models import decoding
 from ssu_jax.models.pretraining import objective
+from ssu_jax.models.tvsl import locating
 from ssu_jax.profiling.programs import random_batch
 from ssu_jax.training.optimizer import make_optimizer
 from ssu_jax.training.state import averaged, first_state, state_shapes
@@ -30,6 +31,8 @@ def tiny(family: str) -> Config:
     """Two slices a step, and slots enough that no token is dropped: which ones are is each device's own affair."""
     config = sizes.tiny()
     config.family = family
+    if family == "tvsl":
+        config.train.freeze, config.tvsl.width = ("trio",), 16
     config.train.batch_size, config.train.grad_accumulation = 2 * CLIPS, 2
     config.model.moe.num_experts, config.model.moe.capacity_factor = 4, 4.0
     config.train.learning_rate, config.train.warmup_steps = 1e-3, 0
@@ -59,6 +62,10 @@ class Run:
     def describe(self, state) -> list[float]:
         """Three clips, which no mesh of eight divides: the sums of the masks' probabilities."""
         batch = random_batch(self.config, 3)
+        if self.config.family == "tvsl":
+            locate = sharding.spread(locating.make_locate(self.model), self.mesh)
+            found = locate(averaged(state), batch.pictures, batch.sound, batch.sources)
+            return np.concatenate([np.asarray(part, np.float64).ravel() for part in found]).tolist()
         inputs = averaged(state), batch.frames, batch.log_mel, batch.frame_valid
         if self.config.family == "pretraining":
             measure = sharding.spread(objective.make_measure(self.model), self.mesh)

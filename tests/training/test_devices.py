@@ -89,6 +89,17 @@ def test_pre_training_on_every_mesh_is_that_on_one_device(tmp_path):
         np.testing.assert_allclose(found[mesh]["described"], found["1,1,1,1"]["described"], rtol=1e-4, err_msg=mesh)
 
 
+@pytest.mark.full
+@pytest.mark.timeout(3600)
+def test_t_vsl_on_every_mesh_is_that_on_one_device(tmp_path):
+    """Pairs are contrasted over all devices."""
+    meshes = ("8,1,1,1", "2,2,1,2")
+    found = run_meshes(tmp_path, "1,1,1,1", *meshes, family="tvsl")
+    check_equal(found, "1,1,1,1", meshes[-1])
+    for mesh in meshes:
+        np.testing.assert_allclose(found[mesh]["described"], found["1,1,1,1"]["described"], atol=1e-4, err_msg=mesh)
+
+
 def test_one_device_needs_no_mesh():
     assert sharding.make_mesh() is None
     assert sharding.replicated(None) is None

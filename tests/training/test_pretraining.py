@@ -5,18 +5,16 @@ import json
 import pathlib
 import shutil
 
-import flax.linen as nn
 import jax
 import numpy as np
 import pytest
 import toy
+import toy_encoders
 
 from ssu_jax import checkpoint, models
 from ssu_jax.config import sizes
 from ssu_jax.data import records
 from ssu_jax.inference import export, predictor
-from ssu_jax.layers.convolution import merge_patches
-from ssu_jax.models.ssuformer import backbones
 from ssu_jax.profiling import programs
 from ssu_jax.training import initial, loop, optimizer, parts, published, state, workdir
 from ssu_jax.training.logging import TIMED, read_rows
@@ -25,32 +23,9 @@ from ssu_jax.types import KNOWN_FLAGS, UserError
 ENCODERS = ("visual_encoder", "audio_encoder")
 
 
-class Pictures(nn.Module):
-    """Maps at strides 4 to 32, in the place of the visual encoder: it compiles at once."""
-
-    @nn.compact
-    def __call__(self, x):
-        maps = {}
-        for stage in range(1, 5):
-            maps[f"stage_{stage}"] = x = nn.Dense(8, name=f"stage_{stage}")(merge_patches(x, 4 if stage == 1 else 2))
-        return maps
-
-
-class Sounds(nn.Module):
-    """Six tokens, likewise."""
-
-    width: int
-
-    @nn.compact
-    def __call__(self, x):
-        return nn.Dense(self.width, name="project")(x.reshape(len(x), 6, -1))
-
-
 @pytest.fixture(scope="module", autouse=True)
 def small_encoders():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(backbones, "visual_encoder", lambda *_: Pictures())
-        patch.setattr(backbones, "audio_encoder", lambda config, width, dtype: Sounds(width))
+    with toy_encoders.in_place():
         yield
 
 

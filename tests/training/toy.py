@@ -48,7 +48,7 @@ def toy_describe(model):
 
 def install(setattr=setattr) -> None:
     """Puts the toy in place; give `monkeypatch.setattr` to have it taken out again."""
-    setattr(models, "build", lambda config: ToyModel())
+    setattr(models, "build", lambda *_: ToyModel())
     setattr(models, "init", toy_init)
     setattr(decoding, "make_describe", toy_describe)
     setattr(losses, "total_loss", toy_loss)

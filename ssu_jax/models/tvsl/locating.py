@@ -35,6 +35,28 @@ def make_locate_words(model: TVSL) -> Callable[..., tuple[Array, Array]]:
     return jax.jit(locate)
 
 
+def make_find(model: TVSL, most: int) -> Callable[..., tuple[Array, Array, Array]]:
+    """A jitted `find(params, pictures, sound) -> (heat, probabilities, classes)`.
+
+    The `most` likeliest classes of the configuration: their heat maps [b, most, y, x], the probability that they sound
+    [b, most], falling, and their numbers int32 [b, most].
+    """
+
+    def find(params, pictures, sound):
+        return model.apply({"params": params}, pictures, sound, most, method=_found)
+
+    return jax.jit(find)
+
+
+def _found(
+    model: TVSL, pictures: Any, sound: Any, most: int
+) -> tuple[Float[Array, "b k y x"], Float[Array, "b k"], Int[Array, "b k"]]:
+    words, encoded = model.class_words(), model.encode(pictures, sound)
+    everyone = jnp.broadcast_to(words[None], (len(pictures), *words.shape))
+    probabilities, classes = jax.lax.top_k(jax.nn.sigmoid(model.detect(encoded, everyone)), min(most, len(words)))
+    return model.heat(encoded, words[classes]), probabilities, classes
+
+
 def _located(
     model: TVSL, pictures: Any, sound: Any, classes: Int[Array, "b k"]
 ) -> tuple[Float[Array, "b k y x"], Float[Array, "b u"]]:
