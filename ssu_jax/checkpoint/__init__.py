@@ -8,7 +8,7 @@
 """
 
 from ssu_jax.checkpoint.folder import Model, write_folder
-from ssu_jax.checkpoint.loading import load_model, locate, made_by, read_model, read_weights
+from ssu_jax.checkpoint.loading import load_model, locate, made_by, read_family, read_model, read_weights
 from ssu_jax.checkpoint.pretrained import read_pretrained
 from ssu_jax.checkpoint.store import CheckpointStore, read_state
 
@@ -18,6 +18,7 @@ __all__ = [
     "load_model",
     "locate",
     "made_by",
+    "read_family",
     "read_model",
     "read_pretrained",
     "read_state",

@@ -89,6 +89,11 @@ def read_model(place: pathlib.Path, shapes_of: Callable[[Config], Any] | None = 
     return Model(config, _tokenizer(place, config), params)
 
 
+def read_family(place: pathlib.Path) -> str:
+    """Which family of models a folder that `locate` gave holds: Config.family."""
+    return read_config(place / CONFIG if folders.is_folder(place) else _config_of_step(place)).family
+
+
 def read_weights(place: pathlib.Path) -> tuple[Config, dict]:
     """Configuration and averaged weights, of any family, in a folder that `locate` gave."""
     if folders.is_folder(place):

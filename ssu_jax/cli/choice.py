@@ -9,13 +9,14 @@ def add_arguments(parser, default: str) -> None:
     parser.add_argument(
         "--checkpoint",
         metavar="C",
-        help="run SSUFormer from here: a working directory, one of its checkpoints or an exported folder",
+        help="run SSUFormer or T-VSL from here: a working directory, one of its checkpoints or an exported folder",
     )
     parser.add_argument(
         "--model",
-        choices=("late_fusion", "ssuformer"),
+        choices=("late_fusion", "ssuformer", "tvsl"),
         help="late_fusion: published networks, for real video (`ssu weights get yamnet deeplab_v3`); ssuformer: "
-        f"--checkpoint, or the small model that ships (default: {default})",
+        "--checkpoint, or the small model that ships; tvsl: heat maps of words, --checkpoint or the small one that "
+        f"ships (default: {default})",
     )
     parser.add_argument(
         "--weights-dir",
@@ -33,8 +34,8 @@ def published(args) -> Mapping[str, Path] | None:
         raise UserError("--checkpoint goes with SSUFormer, --model says late_fusion: leave one of them out")
     if not args.weights_dir:
         return None
-    if args.checkpoint or args.model == "ssuformer":
-        other = "--checkpoint" if args.checkpoint else "--model ssuformer"
+    if args.checkpoint or args.model in ("ssuformer", "tvsl"):
+        other = "--checkpoint" if args.checkpoint else f"--model {args.model}"
         raise UserError(f"--weights-dir holds weights of late fusion and does not go with {other}: leave one out")
     from ssu_jax.conversion import getting
     from ssu_jax.inference import loading

@@ -4,7 +4,8 @@ from ssu_jax.cli import choice
 
 HELP = "describe videos: a mask of what sounds and a sentence for every second, and an annotated video"
 EPILOG = """ssu predict my.mp4 --out predictions
-  ssu predict my.mp4 --model ssuformer --text "bell, red dog" --out predictions"""
+  ssu predict my.mp4 --model ssuformer --text "bell, red dog" --out predictions
+  ssu predict my.mp4 --model tvsl --text "violin, flute" --out predictions"""
 
 
 def add_arguments(parser) -> None:
@@ -13,7 +14,8 @@ def add_arguments(parser) -> None:
     parser.add_argument(
         "--text",
         metavar="WORDS",
-        help="mask and describe only what these words name, with commas between: 'bell, red dog' (with ssuformer)",
+        help="only what these words name, with commas between. ssuformer: masks and sentences of them ('bell, red "
+        "dog'); tvsl: a heat map of each ('violin, flute'), without it of the words that it finds",
     )
     choice.add_arguments(parser, "late_fusion where its weights are at hand, else the shipped model")
     parser.add_argument(
@@ -21,9 +23,8 @@ def add_arguments(parser) -> None:
     )
     parser.add_argument(
         "--only",
-        default="json,vtt,masks,overlay",
         metavar="KINDS",
-        help="which results, with commas (default: %(default)s)",
+        help="which results, with commas: json, vtt, masks, overlay, of tvsl heat too (default: all)",
     )
 
 
@@ -34,7 +35,8 @@ def run(args) -> int:
 
     if args.text is not None and (args.model == "late_fusion" or args.weights_dir):
         raise UserError(
-            "--text goes with SSUFormer; late fusion has no space that words and regions share: leave one of them out"
+            "--text goes with SSUFormer and T-VSL; late fusion has no space that words and regions share: leave one "
+            "of them out"
         )
     describing.describe_videos(
         args.videos,

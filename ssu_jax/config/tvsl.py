@@ -22,6 +22,6 @@ class TVSLConfig:
     sound_seconds: int = option(1, "seconds of sound around the picture", low=1, high=30)
     held_out: tuple[str, ...] = option((), "classes that no mixture of training has, and no word of its losses",
                                        may_be_empty=True)  # fmt: skip
-    threshold: float = option(0.5, "heat from which on a pixel is in the mask of a word (mode corrected)", low=0.0,
+    threshold: float = option(0.3, "heat from which on a pixel is in the mask of a word (mode corrected)", low=0.0,
                               high=1.0)  # fmt: skip
     width: int = option(128, "width of the small trio's space", low=8, high=4096)

@@ -27,7 +27,7 @@ def describe_videos(
     videos: Sequence[str | os.PathLike],
     out: str | os.PathLike,
     *,
-    only: str = ",".join(outputs.KINDS),
+    only: str | None = None,
     model: str | None = None,
     checkpoint: str | None = None,
     published: Mapping[str, pathlib.Path] | None = None,
@@ -35,23 +35,27 @@ def describe_videos(
 ) -> None:
     """Describes every video into `out`/<its name>/ and says where the results lie.
 
-    only: kinds of results with commas between. model: "late_fusion", "ssuformer", or None for the first whose weights
-    are at hand (of those that take `text`, where it is given). published: folders of late fusion's weights (see
+    only: kinds of results with commas between, None for all that the model has. model: "late_fusion", "ssuformer",
+    "tvsl", or None for what `checkpoint` holds, or the first whose weights are at hand (SSUFormer, where there is
+    `text`). published: folders of late fusion's weights (see
     loading.load_published). text: words with commas between; only what they name is described. Raises UserError before
     any work for an unknown kind, two videos of one name, a file that is no sound video, unusable weights, words that
     the model does not know; later for a place that cannot be written.
     """
-    kinds = _kinds(only)
+    asked = None if only is None else _kinds(only)
     if text is not None:
         phrases_of(text)
     folders = outputs.folders_for(videos, out)
     infos = [survey(video) for video in videos]
     predictor = _predictor(model, checkpoint, published, takes_text=text is not None)
+    kinds = asked or predictor.kinds
+    if lacking := [kind for kind in kinds if kind not in predictor.kinds]:
+        raise UserError(f"--only {lacking[0]}: this model gives {', '.join(predictor.kinds)}; T-VSL has heat maps")
     for info, folder in zip(infos, folders, strict=True):
         described = predictor.predict(info, text=text)
         with _progress(info) as advance:
             outputs.write(described, folder, kinds, advance)
-        written = [outputs.NAMES[kind] + ("/" if kind == "masks" else "") for kind in kinds]
+        written = [outputs.NAMES[kind] + ("/" if kind in outputs.FOLDERS else "") for kind in kinds]
         print(f"{info.path}: {info.num_seconds} s described in {folder}{os.sep} ({', '.join(written)})", flush=True)
         for note in described.notes:
             print(f"  note: {note}", flush=True)
@@ -63,6 +67,10 @@ def _predictor(
     from ssu_jax.inference import loading  # loads jax: not before the cheap checks
     from ssu_jax.inference.predictor import Predictor
 
+    if model == "tvsl" or (not model and checkpoint and loading.family_of(checkpoint) == "tvsl"):
+        from ssu_jax.inference.locator import Locator
+
+        return Locator.from_checkpoint(checkpoint)
     if model == "late_fusion" or published or (not (model or checkpoint or takes_text) and loading.has_published()):
         return Predictor.from_published(published)
     if not (model or checkpoint):

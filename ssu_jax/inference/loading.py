@@ -23,6 +23,11 @@ def load(path: str | pathlib.Path | None = None) -> Model:
     return checkpoint.load_model(path, shapes_of=parameter_shapes)
 
 
+def family_of(path: str | pathlib.Path) -> str:
+    """Which family of models a checkpoint holds, before its weights are read. Raises UserError as `load`."""
+    return checkpoint.read_family(checkpoint.locate(path))
+
+
 def parameter_shapes(config: Config) -> dict:
     """The tree of shapes that the model of this configuration has; nothing is computed."""
     model = models.build(config)

@@ -1,5 +1,7 @@
 """What `ssu predict` leaves behind: prediction.json, captions.vtt, masks/*.png, overlay.mp4.
 
+T-VSL's words have masks/WORD/*.png and heat/WORD/*.png of their own, and a colour of their own in the overlay.
+
 All is written second by second into a hidden folder beside the results and moved to its place, file by file,
 when the last second is done: a stop half way, whatever its reason, leaves what was there before.
 """
@@ -12,6 +14,7 @@ import pathlib
 import re
 import shutil
 import tempfile
+import urllib.parse
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -24,10 +27,11 @@ from ssu_jax.inference import overlay_video
 from ssu_jax.inference.described import Described, SecondPrediction
 from ssu_jax.types import UserError
 
-KINDS = ("json", "vtt", "masks", "overlay")
+KINDS = ("json", "vtt", "masks", "heat", "overlay")
+FOLDERS = ("masks", "heat")
 _STAGING = ".partial-"
 _MASK_NAME = re.compile(r"\d{5,}\.png")
-NAMES = {"json": "prediction.json", "vtt": "captions.vtt", "masks": "masks", "overlay": "overlay.mp4"}
+NAMES = {"json": "prediction.json", "vtt": "captions.vtt", "masks": "masks", "heat": "heat", "overlay": "overlay.mp4"}
 
 
 def folders_for(videos: Sequence[str | os.PathLike], out: str | os.PathLike) -> list[pathlib.Path]:
@@ -89,13 +93,23 @@ def _json(path: pathlib.Path, described: Described) -> Iterator[Callable[[Second
         file.write(json.dumps(head, ensure_ascii=False)[:-1] + ', "frames": [')
 
         def add(one: SecondPrediction) -> None:
-            counts = run_lengths.encode(np.asfortranarray(one.mask, np.uint8))["counts"].decode("ascii")
-            mask = {"size": [info.height, info.width], "counts": counts}
-            row = {"t": one.seconds, "caption": one.caption, "mask": mask, "area": one.area, "score": one.score}
+            row = {"t": one.seconds, "caption": one.caption, "mask": _run_lengths(one.mask), "area": one.area,
+                   "score": one.score}  # fmt: skip
+            if one.words:
+                row["words"] = [
+                    {"word": word.word, "score": word.score, "box": word.box, "area": float(word.mask.mean()),
+                     "mask": _run_lengths(word.mask)}
+                    for word in one.words
+                ]  # fmt: skip
             file.write(("," if one.second else "") + "\n" + json.dumps(row, ensure_ascii=False))
 
         yield add
         file.write(f'\n], "notes": {json.dumps(described.notes, ensure_ascii=False)}}}\n')
+
+
+def _run_lengths(mask: np.ndarray) -> dict:
+    counts = run_lengths.encode(np.asfortranarray(mask, np.uint8))["counts"].decode("ascii")
+    return {"size": list(mask.shape), "counts": counts}
 
 
 @contextlib.contextmanager
@@ -115,22 +129,52 @@ def _captions(path: pathlib.Path, described: Described) -> Iterator[Callable[[Se
 
 @contextlib.contextmanager
 def _masks(path: pathlib.Path, described: Described) -> Iterator[Callable[[SecondPrediction], None]]:
-    """00000.png, ...: 8-bit grey, 255 where a pixel sounds."""
+    """00000.png, ...: 8-bit grey, 255 where a pixel sounds; WORD/00000.png of the single words."""
     path.mkdir()
 
     def add(one: SecondPrediction) -> None:
-        Image.fromarray(one.mask.astype(np.uint8) * 255).save(path / f"{one.second:05d}.png")
+        _save(path, one.second, one.mask * 1.0)
+        for word in one.words:
+            _save(_folder_of(path, word.word), one.second, word.mask * 1.0)
 
     yield add
 
 
 @contextlib.contextmanager
+def _heat(path: pathlib.Path, described: Described) -> Iterator[Callable[[SecondPrediction], None]]:
+    """WORD/00000.png, ...: 8-bit grey, 255 times the heat."""
+    path.mkdir()
+
+    def add(one: SecondPrediction) -> None:
+        for word in one.words:
+            _save(_folder_of(path, word.word), one.second, word.heat)
+
+    yield add
+
+
+def _folder_of(path: pathlib.Path, word: str) -> pathlib.Path:
+    """Of a word, which may hold anything: what no file name should have is written as %XX."""
+    folder = path / urllib.parse.quote(word, safe=" ").replace(".", "%2E")
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def _save(folder: pathlib.Path, second: int, values: np.ndarray) -> None:
+    grey = np.rint(np.clip(values, 0.0, 1.0) * 255).astype(np.uint8)
+    Image.fromarray(grey).save(folder / f"{second:05d}.png")
+
+
+@contextlib.contextmanager
 def _overlay(path: pathlib.Path, described: Described) -> Iterator[Callable[[SecondPrediction], None]]:
     with overlay_video.writing(path, described.info) as add_second:
-        yield lambda one: add_second(one.second, one.mask, one.caption)
+        yield lambda one: add_second(one.second, one.mask, one.caption, _shown(one))
 
 
-_WRITERS = {"json": _json, "vtt": _captions, "masks": _masks, "overlay": _overlay}
+def _shown(one: SecondPrediction) -> list[tuple[str, np.ndarray]]:
+    return [(word.word, word.mask) for word in one.words if word.box is not None]
+
+
+_WRITERS = {"json": _json, "vtt": _captions, "masks": _masks, "heat": _heat, "overlay": _overlay}
 
 
 @contextlib.contextmanager
@@ -176,11 +220,16 @@ def _publish(staging: pathlib.Path, folder: pathlib.Path) -> None:
     for source, target in zip(sources, targets, strict=True):
         files.make_folder(target.parent)
         os.replace(source, target)
-    if (staging / NAMES["masks"]).is_dir():
-        kept = set(targets)
-        for old in (folder / NAMES["masks"]).glob("*.png"):
+    kept = set(targets)
+    for name in FOLDERS:
+        if not (staging / name).is_dir():
+            continue
+        for old in (folder / name).rglob("*.png"):
             if old not in kept and _MASK_NAME.fullmatch(old.name):
                 old.unlink()
+        for words in (folder / name).iterdir():
+            if words.is_dir() and not any(words.iterdir()):
+                words.rmdir()
 
 
 def _clock(seconds: float) -> str:

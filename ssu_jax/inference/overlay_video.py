@@ -3,13 +3,13 @@
 import contextlib
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
 from ssu_jax.data import survey, video
 from ssu_jax.visualization.overlay import Annotator, Layout
-from ssu_jax.visualization.pictures import level_of
+from ssu_jax.visualization.pictures import WORD_COLOURS, level_of
 from ssu_jax.visualization.writer import AAC_RATES, VideoWriter, open_video
 
 # A picture that stands longer is drawn again, so that meter and sentence go on; slower videos gain pictures.
@@ -21,8 +21,11 @@ _LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1"}
 
 
 @contextlib.contextmanager
-def writing(path: str | os.PathLike, info: survey.VideoInfo) -> Iterator[Callable[[int, np.ndarray, str], None]]:
-    """Gives `add_second(second, mask [y, x], caption)`, to be called for second 0, 1, ... to the last.
+def writing(path: str | os.PathLike, info: survey.VideoInfo) -> Iterator[Callable[..., None]]:
+    """Gives `add_second(second, mask [y, x], caption, words)`, to be called for second 0, 1, ... to the last.
+
+    words: (word, its mask) where single words are located; each is drawn in a colour that it keeps, and so is its
+    name, in place of mask and caption.
 
     The video is decoded a second time, in step with the calls. Sound keeps its rate where AAC knows it (else
     48 kHz) and its channels where they are one, two or six (else two); it ends with the pictures.
@@ -44,10 +47,14 @@ class _Overlay:
         self._upcoming = next(self._pictures, None)
         self._shown: np.ndarray | None = None
         self._last = -REPEAT_SECONDS
+        self._colours: dict[str, tuple[int, int, int]] = {}
 
-    def add_second(self, second: int, mask: np.ndarray, caption: str) -> None:
+    def add_second(
+        self, second: int, mask: np.ndarray, caption: str, words: Sequence[tuple[str, np.ndarray]] = ()
+    ) -> None:
         """Writes all pictures and the sound until the second's end."""
-        self._annotator.begin_second(mask, caption)
+        parts = [(word, part, self._colour_of(word)) for word, part in words]
+        self._annotator.begin_second(mask, caption, parts)
         end = self._info.end_of(second)
         heard = self._sound.until(end)
         if heard.size:
@@ -66,6 +73,10 @@ class _Overlay:
             left = self._info.duration_seconds - seconds
             self._writer.write(self._annotator.draw(self._shown, level_db), seconds, min(left, REPEAT_SECONDS))
             self._last = seconds
+
+    def _colour_of(self, word: str) -> tuple[int, int, int]:
+        """The next one at a word's first appearance."""
+        return self._colours.setdefault(word, WORD_COLOURS[len(self._colours) % len(WORD_COLOURS)])
 
     def _next_time(self) -> float:
         """Of the next picture, or of a repeat: every eighth of a second, and at the start of every second."""

@@ -82,6 +82,11 @@ class Predictor:
         model = models.build(self.config)
         return guided.make_describe(model), guided.make_embed(model)
 
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The results that there are to write (outputs.KINDS)."""
+        return ("json", "vtt", "masks", "overlay")
+
     def predict(self, source: str | os.PathLike | survey.VideoInfo, text: str | None = None) -> Described:
         """Surveys the file now and describes it second by second as the result is gone through.
 
@@ -115,7 +120,7 @@ class Predictor:
                 yield self._second(info, second, (masks[place], ids[place]) if audible else None)
         if info.sample_rate and not any_sound:
             notes.append("the sound is silent: every mask and every sentence is empty")
-        notes += sounds.notes() + _notes_on_damage(seen, heard)
+        notes += sounds.notes() + notes_on_damage(seen, heard)
 
     def _windows(self, info: survey.VideoInfo, seen: video.Tally, heard: video.Tally) -> Generator[_Window, None, None]:
         data = self.config.data
@@ -170,7 +175,7 @@ class Predictor:
         return SecondPrediction(second, info.time_of(second), caption, mask, float(mask.mean()), score)
 
 
-def _notes_on_damage(seen: video.Tally, heard: video.Tally) -> list[str]:
+def notes_on_damage(seen: video.Tally, heard: video.Tally) -> list[str]:
     notes = []
     for tally, what in ((seen, "pictures"), (heard, "sound")):
         if tally.damaged:

@@ -30,7 +30,7 @@ HARMLESS = frozenset({
     "train.checkpoint_every_steps", "train.picture_every_steps", "train.max_skipped_in_row",
     "train.max_skipped_steps", "eval.every_steps", "eval.num_clips", "eval.batch_size",
     "train.stall_seconds", "train.long_stall_seconds", "train.peer_timeout_seconds",
-    "mesh.data", "mesh.fsdp", "mesh.expert", "mesh.tensor",
+    "mesh.data", "mesh.fsdp", "mesh.expert", "mesh.tensor", "tvsl.threshold",
 })  # fmt: skip
 _OWN = frozenset({"data.dir", "data.num_workers", "data.verify_shards"})  # may differ between processes
 _LOCK = ".lock"

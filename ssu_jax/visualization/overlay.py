@@ -1,6 +1,7 @@
 """The annotated frame: picture with mask, level meter under it, sentence below. The same for videos and previews."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Shaped, UInt8
@@ -48,22 +49,30 @@ class Annotator:
         self._canvas = np.zeros((layout.height, layout.width, 3), np.uint8)
         left = (layout.width - layout.picture_width) // 2
         self._picture = self._canvas[: layout.picture_height, left : left + layout.picture_width]
-        self._layer = None
+        self._layers: list[pictures.MaskLayer] = []
 
-    def begin_second(self, mask: Shaped[np.ndarray, "y x"], caption: str) -> None:
-        """mask: at any size, nonzero where a pixel sounds; caption: the sentence shown until the next call."""
+    def begin_second(self, mask: Shaped[np.ndarray, "y x"], caption: str, words: Sequence[tuple] = ()) -> None:
+        """mask: at any size, nonzero where a pixel sounds; caption: the sentence shown until the next call.
+
+        words: (word, mask, colour), drawn in place of both where there are any.
+        """
         layout = self.layout
-        mask = pictures.resize((mask > 0).astype(np.uint8), layout.picture_height, layout.picture_width)
-        self._layer = pictures.MaskLayer(mask)
-        strip = pictures.text_strip(caption, layout.width, layout.strip_height, layout.font_size)
+        parts = [(part, colour) for _, part, colour in words] or [(mask, pictures.PREDICTED_COLOUR)]
+        self._layers = [pictures.MaskLayer(self._enlarged(part), colour) for part, colour in parts]
+        size = layout.width, layout.strip_height, layout.font_size
+        named = [(word, colour) for word, _, colour in words]
+        strip = pictures.word_strip(named, *size) if named else pictures.text_strip(caption, *size)
         self._canvas[layout.picture_height + layout.meter_height :] = strip
 
     def draw(self, frame: UInt8[np.ndarray, "y x 3"], level_db: float) -> UInt8[np.ndarray, "height width 3"]:
         """frame: at the layout's picture size. The array that is returned is drawn over by the next call."""
         layout = self.layout
         self._picture[:] = frame
-        if self._layer is not None:
-            self._layer.draw_on(self._picture)
+        for layer in self._layers:
+            layer.draw_on(self._picture)
         meter = pictures.level_meter(level_db, layout.width, layout.meter_height)
         self._canvas[layout.picture_height : layout.picture_height + layout.meter_height] = meter
         return self._canvas
+
+    def _enlarged(self, mask: Shaped[np.ndarray, "y x"]) -> UInt8[np.ndarray, "height width"]:
+        return pictures.resize((mask > 0).astype(np.uint8), self.layout.picture_height, self.layout.picture_width)

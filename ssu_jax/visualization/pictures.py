@@ -14,6 +14,9 @@ PREDICTED_COLOUR = (255, 176, 32)
 TRUE_COLOUR = (48, 224, 128)
 BACKGROUND_COLOUR = (18, 20, 24)
 TEXT_COLOUR = (240, 240, 240)
+# One for each word, far apart on pictures and on the dark strip; the ninth word has the first one's.
+WORD_COLOURS = ((255, 176, 32), (64, 190, 255), (250, 90, 170), (120, 230, 90), (190, 140, 255), (255, 240, 110),
+                (255, 110, 70), (110, 240, 220))  # fmt: skip
 
 # The meter runs from quiet room to full scale; the steps of colour are those of a recording desk.
 METER_LOW_DB = -60.0
@@ -94,6 +97,24 @@ def text_strip(
     top = (height - len(lines) * line_height) / 2
     for number, line in enumerate(lines):
         draw.text((width / 2, top + (number + 0.5) * line_height), line, colour, type_face, anchor="mm")
+    return np.array(strip)
+
+
+def word_strip(
+    words: Sequence[tuple[str, tuple[int, int, int]]], width: int, height: int, font_size: int
+) -> UInt8[np.ndarray, "height width 3"]:
+    """A dark strip with the words side by side, each in its colour; the type shrinks until all of them fit."""
+    strip = Image.new("RGB", (width, height), BACKGROUND_COLOUR)
+    named = [(printable(word), colour) for word, colour in words]
+    for size in range(font_size, 7, -1):
+        type_face, gap = font(size), 1.5 * size
+        lengths = [type_face.getlength(word) for word, _ in named]
+        if sum(lengths) + gap * (len(named) - 1) <= width - size:
+            break
+    left, draw = (width - sum(lengths) - gap * (len(named) - 1)) / 2, ImageDraw.Draw(strip)
+    for (word, colour), length in zip(named, lengths, strict=True):
+        draw.text((left, height / 2), word, colour, type_face, anchor="lm")
+        left += length + gap
     return np.array(strip)
 
 
