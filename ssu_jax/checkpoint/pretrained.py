@@ -10,13 +10,17 @@ The numbers are float32 after reading, whatever they were stored as.
 
 import json
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 from ssu_jax.checkpoint import folder as folders
 from ssu_jax.checkpoint.folder import CONFIG, MANIFEST, TOKENIZER, WEIGHTS
+from ssu_jax.config.encoders import audioclip
 from ssu_jax.types import UserError
 
 FORMAT = "ssu_jax encoder 1"
+# Of what a run notes of its published weights: sha256 of AudioCLIP's file, or of what passes for it.
+MADE_FROM = "trio, made from"
 _REMEDY = "convert the weights again (`ssu convert`)"
 
 
@@ -70,6 +74,15 @@ def read_config(folder: pathlib.Path, kind: str | None = None) -> dict[str, Any]
 def check_files(folder: pathlib.Path) -> None:
     """Raises UserError naming the first file that is not the one converted."""
     folders.check_listed(folder, read_manifest(folder)["files"], _REMEDY)
+
+
+def unpublished(origins: Mapping[str, str]) -> str:
+    """A line for people where AudioCLIP's weights were made from another file than a published one; else ""."""
+    digest = origins.get(MADE_FROM, "")
+    if not digest or digest in audioclip.PUBLISHED_DIGESTS:
+        return ""
+    return (f"the weights of AudioCLIP come from a file that is none of the published ones (sha256 {digest[:12]}): if "
+            "they are random, maps and figures say nothing about quality")  # fmt: skip
 
 
 def _read_config(folder: pathlib.Path) -> dict[str, Any]:

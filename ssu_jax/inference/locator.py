@@ -46,18 +46,20 @@ class _Second(NamedTuple):
 class Locator:
     """A model ready to find words in videos; holds the weights and the compiled program."""
 
-    def __init__(self, config: Config, params: Any, tokenizer: Any):
+    def __init__(self, config: Config, params: Any, tokenizer: Any, remark: str = ""):
+        """remark: what people should know of the weights; it stands among the notes of every video."""
         if config.family != "tvsl":
             raise UserError(f"--model tvsl locates words, the checkpoint holds family {config.family}: leave --model "
                             "out, or name a run of configs/tvsl.py")  # fmt: skip
-        self.config, self._params, self._tokenizer = config, params, tokenizer
+        self.config, self._params, self._tokenizer, self._remark = config, params, tokenizer, remark
         self._model = models.build(config, tokenizer)
 
     @classmethod
     def from_checkpoint(cls, checkpoint: str | None = None) -> "Locator":
         """From a working directory, a sealed step or an exported folder; default: the small one that ships."""
-        config, tokenizer, params = loading.load(checkpoint or SHIPPED)
-        return cls(config, params, tokenizer)
+        place = checkpoint or SHIPPED
+        config, tokenizer, params = loading.load(place)
+        return cls(config, params, tokenizer, loading.remark_on(place))
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -92,9 +94,8 @@ class Locator:
         )
 
     def _remarks(self) -> list[str]:
-        if self.config.tvsl.mode == "released":
-            return ["mode released: as the public code behaves, whose maps say nothing of whether a word sounds"]
-        return []
+        released = "mode released: as the public code behaves, whose maps say nothing of whether a word sounds"
+        return [released] * (self.config.tvsl.mode == "released") + [self._remark] * bool(self._remark)
 
     def _predictions(
         self, info: survey.VideoInfo, notes: list[str], phrases: tuple[str, ...], program: Callable

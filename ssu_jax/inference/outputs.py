@@ -227,8 +227,8 @@ def _publish(staging: pathlib.Path, folder: pathlib.Path) -> None:
         for old in (folder / name).rglob("*.png"):
             if old not in kept and _MASK_NAME.fullmatch(old.name):
                 old.unlink()
-        for words in (folder / name).iterdir():
-            if words.is_dir() and not any(words.iterdir()):
+        for words in (folder / name).glob("*/"):
+            if not any(words.iterdir()):
                 words.rmdir()
 
 

@@ -58,7 +58,8 @@ def score_checkpoint(
     if routing is not None:
         _check_routing(model[0], routing)
     if model[0].family == "tvsl":
-        metrics = _localized(model, batch_size, protocol, seed, mixtures or {}, records)
+        mixed = {"batch_size": batch_size, "seed": seed, **(mixtures or {})}
+        metrics = _localized(model, checkpoint, protocol, {**records, **mixed})
     elif any((mixtures or {}).values()):
         raise UserError("--sources, --classes and --as-it-is are for T-VSL, this checkpoint holds family "
                         f"{model[0].family}: leave them out")  # fmt: skip
@@ -152,14 +153,12 @@ def _run(config, tokenizer, params, step, batch_size: int | None, protocol: str,
     return metrics | {"model": config.name, "row": row, "step": step}
 
 
-def _localized(
-    model: tuple, batch_size: int | None, protocol: str, seed: int, mixtures: Mapping, records: Mapping
-) -> dict:
+def _localized(model: tuple, checkpoint: str | None, protocol: str, options: Mapping[str, Any]) -> dict:
+    from ssu_jax.inference import loading
+
     if protocol != "ssu":
-        raise UserError(
-            f"--protocol {protocol} is for masks of SSUFormer; T-VSL's is its mode, a part of the checkpoint"
-        )
-    metrics = localizing.scores(model, **records, batch_size=batch_size, seed=seed, **mixtures)
+        raise UserError(f"--protocol {protocol} is of SSUFormer's masks; T-VSL's is its mode, a part of the checkpoint")
+    metrics = localizing.scores(model, **options) | {"remark": loading.remark_on(checkpoint)}
     print(heat_map_report.table(metrics), flush=True)
     return metrics
 

@@ -40,7 +40,8 @@ def table(metrics: Metrics) -> str:
         width = max(map(len, rows)) + 2
         lines += ["", f"{'':{width}}CIoU@0.3"]
         lines += [f"{row.rpartition('/')[0].replace('/', ' '):{width}}{_number(metrics[row]):>8}" for row in rows]
-    return "\n".join([*lines, "", _NOTES[str(metrics["mode"])], *_MORE_NOTES])
+    remarks = [f"Note: {metrics['remark']}."] if metrics["remark"] else []
+    return "\n".join([*lines, "", _NOTES[str(metrics["mode"])], *_MORE_NOTES, *remarks])
 
 
 def _number(value: float | int | str | None) -> str:

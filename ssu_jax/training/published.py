@@ -90,8 +90,11 @@ def read(config: Config, shapes: dict) -> Published:
             problems.append(f"{source.section}.weights: {error}")
             continue
         params |= {name: leaf for name, leaf in found.items() if name in wanted}
-        origins |= dict.fromkeys(modules.values(), pretrained.read_manifest(pathlib.Path(source.folder))["files"][
-            pretrained.WEIGHTS][1])  # fmt: skip
+        manifest = pretrained.read_manifest(pathlib.Path(source.folder))
+        origins |= dict.fromkeys(modules.values(), manifest["files"][pretrained.WEIGHTS][1])
+        if source.kind == "audioclip":
+            origins[pretrained.MADE_FROM] = next(digest for name, (_, digest) in manifest["source"]["files"].items()
+                                      if not name.endswith((".gz", ".json", ".txt")))  # fmt: skip
     if problems:
         raise UserError("; ".join(problems))
     return Published(parts.nested(params), origins)
@@ -155,7 +158,9 @@ def remarks(config: Config, shapes: dict, published: Published) -> list[str]:
     lines = [
         f"{module}: {sum(map(sizes.get, _below(sizes, module))) / 1e6:.2f} M published weights, sha256 {digest[:12]}"
         for module, digest in published.origins.items()
+        if module != pretrained.MADE_FROM
     ]
+    lines += [line for line in [pretrained.unpublished(published.origins)] if line]
     random = [pattern for pattern in config.train.freeze
               if any(parts.is_named(name, [pattern]) and name not in sizes for name in parts.flat(shapes))]  # fmt: skip
     if random:

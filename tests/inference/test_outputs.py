@@ -250,5 +250,5 @@ def test_two_videos_of_one_name_are_refused(tmp_path):
 def test_kinds_are_checked():
     assert describing._kinds("overlay, json,json") == ["overlay", "json"]
     for wrong in ("", ",", "jsn"):
-        with pytest.raises(UserError, match="json, vtt, masks, overlay"):
+        with pytest.raises(UserError, match="json, vtt, masks, heat, overlay"):
             describing._kinds(wrong)

@@ -21,4 +21,9 @@ class AudioCLIPConfig:
     audio: ESResNetConfig = dataclasses.field(default_factory=ESResNetConfig)
 
 
+# sha256 of the two published files, with full and with partial training (AndreyGuzhov/AudioCLIP: assets).
+PUBLISHED_DIGESTS = (
+    "2441d35b353352c8b1bbfb8f7c687f46314c3d2909e940eaf763b8c17f632c44",
+    "1921885b6c3b5de0619f2ef4a9700ecbade758a398b34eb064230c30baef0c75",
+)
 VARIANTS = {"audioclip": AudioCLIPConfig()}  # both published files, with full and with partial training, have this size
