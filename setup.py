@@ -69,7 +69,7 @@ setuptools.setup(
     license="Apache-2.0",
     python_requires=">=3.11,<3.13",
     packages=setuptools.find_packages(include=["ssu_jax", "ssu_jax.*"]),
-    package_data={"ssu_jax": ["pretrained/nano/*", "**/*.json"]},
+    package_data={"ssu_jax": ["pretrained/*/*", "**/*.json"]},
     install_requires=CORE,
     extras_require={
         "test": TEST,

@@ -1,5 +1,6 @@
 """A checkpoint as a folder to hand on: weights, words, configuration, licence, and a card that says what it is."""
 
+import copy
 import dataclasses
 import json
 import pathlib
@@ -15,11 +16,21 @@ from ssu_jax.inference import loading
 from ssu_jax.types import UserError
 
 CARD, LICENSE = "README.md", "LICENSE"
-FIGURES = ("miou", "f_score", "exact_match", "bleu_1", "bleu_4", "rouge_l", "meteor", "cider", "silent_accuracy",
-           "offscreen_accuracy", "num_clips")  # fmt: skip
-_CARD = """# {name}: sound sources in video, masked and described
+FIGURES = {
+    "ssuformer": ("miou", "f_score", "exact_match", "bleu_1", "bleu_4", "rouge_l", "meteor", "cider", "silent_accuracy",
+                  "offscreen_accuracy", "num_clips"),
+    "tvsl": ("ciou@0.3", "ciou@0.5", "iou", "auc", "ap", "cap", "piap", "found_ciou@0.3", "precision", "recall",
+             "quiet", "sources_each", "num_mixtures"),
+}  # fmt: skip
+_WHAT = {
+    "ssuformer": ("sound sources in video, masked and described",
+                  "For every second of a video: a mask of the pixels that sound, and a sentence that describes them."),
+    "tvsl": ("which region makes which sound, guided by words",
+             "For every second of a video and every word, given or found: a heat map of what makes its sound."),
+}  # fmt: skip
+_CARD = """# {name}: {title}
 
-For every second of a video: a mask of the pixels that sound, and a sentence that describes them.
+{what}
 {num_parameters:,} parameters, stored as {dtype}; these are the averaged weights (EMA) of step {step}.
 
     ssu predict my.mp4 --checkpoint {folder} --out out
@@ -42,7 +53,7 @@ For every second of a video: a mask of the pixels that sound, and a sentence tha
 ## Limits
 
 The model knows only the {num_classes} classes of its training records ({classes}) and the words of its
-`tokenizer.json`. On other videos its masks and sentences are guesses.
+`tokenizer.json`. On other videos its {answers} are guesses.
 
 ## Licence
 
@@ -66,14 +77,16 @@ def export(
     foreign = out.is_dir() and any(out.iterdir()) and not (out / "manifest.json").exists()
     if out.is_file() or foreign:
         raise UserError(f"--out {out} holds something else than an exported model: name a new or an empty folder")
-    figures = _read_figures(metrics)
     model = checkpoint.read_model(place, loading.parameter_shapes)
+    figures = _read_figures(metrics, FIGURES[model.config.family])
     made_by = checkpoint.made_by(place)
-    made_by |= {"command": made_by.get("command") or training_command(model.config)}
+    config = _without_places(model.config)
+    made_by |= {"command": made_by.get("command") or training_command(config)}
+    origins = made_by.get("published_weights", {})
+    made_by |= {"published_weights": {name: _last(one) for name, one in origins.items()}}
     made_by |= {"figures": figures or made_by.get("figures", {})}
-    shipped = dataclasses.replace(model.config, data=dataclasses.replace(model.config.data, dir=""))
     files.make_folder(out)
-    checkpoint.write_folder(out, Model(shipped, model.tokenizer, model.params), dtype, made_by)
+    checkpoint.write_folder(out, Model(config, model.tokenizer, model.params), dtype, made_by)
     files.atomic_write(out / LICENSE, licence())
     files.atomic_write(out / CARD, _card(model, dtype, made_by, out.name))
     return out
@@ -108,12 +121,25 @@ def _collect_changes(now: Any, before: Any, prefix: str, changed: list[tuple[str
             changed.append((name, value))
 
 
-def _read_figures(path: str | pathlib.Path | None) -> dict[str, float]:
+def _without_places(config: Config) -> Config:
+    """A copy without the folder of the records, and of an earlier run with its last name alone."""
+    config = copy.deepcopy(config)
+    config.data.dir, config.train.init_from = "", _last(config.train.init_from)
+    return config
+
+
+def _last(place: str) -> str:
+    """Of a path its last name, of a sealed step that of its run; other words are left as they are."""
+    parts = pathlib.PurePath(place).parts
+    return "/".join(parts[-3:] if "checkpoints" in parts else parts[-1:])
+
+
+def _read_figures(path: str | pathlib.Path | None, names: tuple[str, ...]) -> dict[str, float]:
     if path is None:
         return {}
     try:
         metrics = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
-        return {name: metrics[name] for name in FIGURES if metrics[name] is not None}
+        return {name: metrics[name] for name in names if metrics[name] is not None}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"--metrics {path} is no metrics.json of `ssu evaluate` ({type(error).__name__})") from error
 
@@ -124,6 +150,9 @@ def _card(model: Model, dtype: str, made_by: dict[str, Any], folder: str) -> str
     table = "\n".join(["| measure | value |", "| --- | --- |", *rows]) if rows else "Not measured."
     return _CARD.format(
         name=f"ssu_jax {model.config.name}",
+        title=_WHAT[model.config.family][0],
+        what=_WHAT[model.config.family][1],
+        answers="maps" if model.config.family == "tvsl" else "masks and sentences",
         num_parameters=sum(leaf.size for leaf in jax.tree.leaves(model.params)),
         dtype=dtype,
         step=made_by["step"],
