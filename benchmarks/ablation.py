@@ -69,7 +69,7 @@ def _run(row: str, seed: int, args: argparse.Namespace) -> dict:
 
 def train(workdir: pathlib.Path, data: str, steps: int, batch_size: int, seed: int, options: list[str]) -> None:
     """A run of nano, with these options changed."""
-    _ssu("train", "--config", ROOT / "configs/nano.py", "--workdir", workdir, f"--config.data.dir={data}",
+    ssu("train", "--config", ROOT / "configs/nano.py", "--workdir", workdir, f"--config.data.dir={data}",
          f"--config.train.num_steps={steps}", f"--config.train.batch_size={batch_size}",
          f"--config.train.seed={seed}", "--config.eval.every_steps=0", "--config.train.picture_every_steps=0",
          *options)  # fmt: skip
@@ -77,11 +77,12 @@ def train(workdir: pathlib.Path, data: str, steps: int, batch_size: int, seed: i
 
 def score(workdir: pathlib.Path, data: str, num_clips: int, metrics: pathlib.Path) -> None:
     """Scores of a run on the test split, with intervals, as JSON."""
-    _ssu("evaluate", "--checkpoint", workdir, "--records", data, "--split", "test", "--out", metrics,
+    ssu("evaluate", "--checkpoint", workdir, "--records", data, "--split", "test", "--out", metrics,
          "--num-clips", num_clips)  # fmt: skip
 
 
-def _ssu(*arguments):
+def ssu(*arguments) -> None:
+    """The command line, from the root of the repository."""
     subprocess.run([sys.executable, "-m", "ssu_jax.cli.main", *map(str, arguments)], check=True, cwd=ROOT)
 
 

@@ -58,6 +58,12 @@ def add_arguments(parser) -> None:
         help="T-VSL: no mixtures, the records one by one, with --sources sounding in one picture (default: 1)",
     )
     parser.add_argument(
+        "--threshold",
+        type=float,
+        metavar="H",
+        help="T-VSL: heat from which on a pixel is in the mask of a word (default: the checkpoint's setting)",
+    )
+    parser.add_argument(
         "--metrics",
         nargs="+",
         default=[],
@@ -87,7 +93,7 @@ def _check(args) -> None:
     scored_alone = {"--checkpoint": args.checkpoint, "--model": args.model, "--weights-dir": args.weights_dir,
                     "--out": args.out, "--num-clips": args.num_clips,
                     "--routing": args.routing is not None, "--sources": args.sources, "--classes": args.classes,
-                    "--as-it-is": args.as_it_is}  # fmt: skip
+                    "--as-it-is": args.as_it_is, "--threshold": args.threshold is not None}  # fmt: skip
     given = [option for option, value in scored_alone.items() if value]
     if not args.records and (given or not (args.table or args.metrics)):
         asked = f" ({given[0]} is for an evaluation)" if given else ""
@@ -114,5 +120,6 @@ def _score(args):
             "sources": args.sources,
             "classes": [name.strip() for name in args.classes.split(",")] if args.classes else None,
             "as_it_is": args.as_it_is,
+            "threshold": args.threshold,
         },
     )

@@ -23,11 +23,12 @@ def scores(
     sources: int | None = None,
     classes: Sequence[str] | None = None,
     as_it_is: bool = False,
+    threshold: float | None = None,
 ) -> dict[str, Any]:
     """Flat metrics of localization.evaluate, and facts of the run. model: (config, tokenizer, params, step).
 
-    sources: of a mixture, the configuration's by default (1 as it is). classes: the only ones that sound. The other
-    options as in mixtures.eval_mixtures, which raises UserError.
+    sources: of a mixture, the configuration's by default (1 as it is). classes: the only ones that sound. threshold:
+    of heat, the configuration's by default. The other options as in mixtures.eval_mixtures, which raises UserError.
     """
     import jax
 
@@ -35,6 +36,9 @@ def scores(
     from ssu_jax.models.tvsl import locating
 
     config, tokenizer, params, step = model
+    if threshold is not None:
+        config.tvsl.threshold = threshold
+        config.validate()
     sources = sources or (1 if as_it_is else config.tvsl.num_sources)
     batches = mixtures.eval_mixtures(
         config, split, batch_size or config.eval.batch_size, num_clips, directory,
@@ -48,7 +52,8 @@ def scores(
     return metrics | {
         "model": config.name, "family": config.family, "mode": config.tvsl.mode, "step": step, "split": split,
         "sources_each": sources, "as_it_is": as_it_is, "records_digest": source.digest, "dataset": dataset,
-        "num_clips": metrics["num_mixtures"], "only_classes": ",".join(classes or ()),
+        "num_clips": metrics["num_mixtures"], "threshold": config.tvsl.threshold,
+        "only_classes": ",".join(classes or ()),
     }  # fmt: skip
 
 

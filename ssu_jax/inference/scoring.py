@@ -41,7 +41,7 @@ def score_checkpoint(
     out: None is `metrics-<records' digest>-<split>.json` in the checkpoint's folder, or in the current one where
     that cannot be written. batch_size: None is the configuration's, for the AVSBench protocol the published one.
     routing: folder for pictures of which experts serve what (see routing.py), "" beside the figures, None for none.
-    mixtures: for T-VSL, what is mixed: `sources`, `classes`, `as_it_is` of localizing.scores.
+    mixtures: for T-VSL, what is mixed: `sources`, `classes`, `as_it_is`, `threshold` of localizing.scores.
     Raises UserError for unusable records, checkpoint, numbers or place: before the model runs, where possible.
     """
     if (batch_size is not None and batch_size < 1) or num_clips < 0:
@@ -61,7 +61,7 @@ def score_checkpoint(
         mixed = {"batch_size": batch_size, "seed": seed, **(mixtures or {})}
         metrics = _localized(model, checkpoint, protocol, {**records, **mixed})
     elif any((mixtures or {}).values()):
-        raise UserError("--sources, --classes and --as-it-is are for T-VSL, this checkpoint holds family "
+        raise UserError("--sources, --classes, --as-it-is and --threshold are for T-VSL, this checkpoint holds family "
                         f"{model[0].family}: leave them out")  # fmt: skip
     else:
         metrics = _run(*model, batch_size, protocol, seed=seed, **records)
