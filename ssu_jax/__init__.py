@@ -8,13 +8,16 @@ __version__ = "0.1.0"
 _LAZY = {
     "Batch": "types",
     "Clip": "types",
+    "Mixtures": "types",
     "Outputs": "types",
     "Prediction": "types",
     "TrainState": "types",
     "UserError": "types",
     "Config": "config",
     "SSUFormer": "models.ssuformer.ssuformer",
+    "TVSL": "models.tvsl.tvsl",
     "Predictor": "inference.predictor",
+    "Locator": "inference.locator",
 }
 __all__ = ["__version__", *sorted(_LAZY)]
 

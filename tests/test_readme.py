@@ -41,8 +41,9 @@ def test_the_python_example_runs(tmp_path, monkeypatch, capsys):
     (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     exec(compile(code, "README.md", "exec"), {})
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 11
+    assert len(lines) == 21
     assert all(line.endswith("(96, 96)") for line in lines[:10])
+    assert all("('flute', " in line and "('drum', " in line for line in lines[11:])
 
 
 def test_every_file_the_readme_names_is_there():

@@ -49,26 +49,28 @@ def add_arguments(parser) -> None:
         "picture a block, and routing.json (default DIR: beside the figures)",
     )
     parser.add_argument(
-        "--sources", type=int, metavar="N", help="T-VSL: sources of a mixture (default: as it was trained)"
-    )
-    parser.add_argument("--classes", metavar="NAMES", help="T-VSL: only these sound in the mixtures, commas between")
-    parser.add_argument(
-        "--as-it-is",
-        action="store_true",
-        help="T-VSL: no mixtures, the records one by one, with --sources sounding in one picture (default: 1)",
-    )
-    parser.add_argument(
-        "--threshold",
-        type=float,
-        metavar="H",
-        help="T-VSL: heat from which on a pixel is in the mask of a word (default: the checkpoint's setting)",
-    )
-    parser.add_argument(
         "--metrics",
         nargs="+",
         default=[],
         metavar="FILE",
         help="figures of earlier evaluations for --table; without --records nothing is evaluated",
+    )
+    _add_mixtures(parser.add_argument_group("T-VSL"))
+
+
+def _add_mixtures(group) -> None:
+    group.add_argument("--sources", type=int, metavar="N", help="sources of a mixture (default: as it was trained)")
+    group.add_argument("--classes", metavar="NAMES", help="only these sound in the mixtures, commas between")
+    group.add_argument(
+        "--as-it-is",
+        action="store_true",
+        help="no mixtures, the records one by one, with --sources sounding in one picture (default: 1)",
+    )
+    group.add_argument(
+        "--threshold",
+        type=float,
+        metavar="H",
+        help="heat from which on a pixel is in the mask of a word (default: the checkpoint's setting)",
     )
 
 
@@ -105,7 +107,7 @@ def _score(args):
 
     published = choice.published(args)
     return scoring.score_checkpoint(
-        args.checkpoint,
+        choice.checkpoint(args),
         args.records,
         args.split,
         late_fusion=args.model == "late_fusion" or published is not None,

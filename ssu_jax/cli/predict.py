@@ -43,7 +43,7 @@ def run(args) -> int:
         args.out,
         only=args.only,
         model=args.model,
-        checkpoint=args.checkpoint,
+        checkpoint=choice.checkpoint(args),
         published=choice.published(args),
         text=args.text,
     )

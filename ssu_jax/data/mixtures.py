@@ -46,7 +46,7 @@ def train_mixtures(config: Config, start_step: int = 0, rows: Sequence[int] | No
     source = pipeline.open_source(data.dir, data.train_split, data, verify=data.verify_shards)
     order = pipeline.training_order(source, data, seed)
     allowed = [name for name in data.classes if name not in _known(tvsl.held_out, config, "config.tvsl.held_out")]
-    mixture = _Mixture(config, source, order, seed, tvsl.num_sources, allowed, training=True)
+    mixture = _Mixture(config, source, order, seed, num_sources=tvsl.num_sources, allowed=allowed, training=True)
     return execution.run_rows(mixture, config.train.batch_size, rows, start_step, data.num_workers)
 
 
@@ -77,7 +77,7 @@ def eval_mixtures(
     if as_it_is:
         make, total = _AsItIs(config, source, count, allowed), min(total, len(source))
     else:
-        make = _Mixture(config, source, Order(seed, source.lengths), seed, count, allowed)
+        make = _Mixture(config, source, Order(seed, source.lengths), seed, num_sources=count, allowed=allowed)
     return execution.run(_Filled(make, total), batch_size, 0, -(-total // batch_size), 0)
 
 
@@ -157,7 +157,7 @@ class _Scenes:
 class _Mixture(_Scenes):
     """Position -> mixture of solos by chance."""
 
-    def __init__(self, config, source, order: Order, seed: int, num_sources: int, allowed, training: bool = False):
+    def __init__(self, config, source, order: Order, seed: int, *, num_sources: int, allowed, training: bool = False):
         super().__init__(config, source, num_sources, allowed)
         self.order, self.seed, self.training = order, seed, training
         self.num_pictures = num_sources

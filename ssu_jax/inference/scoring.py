@@ -58,12 +58,10 @@ def score_checkpoint(
     if routing is not None:
         _check_routing(model[0], routing)
     if model[0].family == "tvsl":
-        mixed = {"batch_size": batch_size, "seed": seed, **(mixtures or {})}
-        metrics = _localized(model, checkpoint, protocol, {**records, **mixed})
-    elif any((mixtures or {}).values()):
-        raise UserError("--sources, --classes, --as-it-is and --threshold are for T-VSL, this checkpoint holds family "
-                        f"{model[0].family}: leave them out")  # fmt: skip
+        options = {**records, "batch_size": batch_size, "seed": seed, **(mixtures or {})}
+        metrics = _localized(model, checkpoint, protocol, options)
     else:
+        _check_unmixed(model[0].family, mixtures or {})
         metrics = _run(*model, batch_size, protocol, seed=seed, **records)
         print(report.table(metrics), flush=True)
     content = json.dumps(metrics, indent=1, allow_nan=False) + "\n"
@@ -151,6 +149,12 @@ def _run(config, tokenizer, params, step, batch_size: int | None, protocol: str,
         )
     row = rows.row_of(config) if config.family == "ssuformer" else config.name
     return metrics | {"model": config.name, "row": row, "step": step}
+
+
+def _check_unmixed(family: str, mixtures: Mapping[str, Any]) -> None:
+    if any(value not in (None, False) for value in mixtures.values()):
+        raise UserError("--sources, --classes, --as-it-is and --threshold are for T-VSL, this checkpoint holds family "
+                        f"{family}: leave them out")  # fmt: skip
 
 
 def _localized(model: tuple, checkpoint: str | None, protocol: str, options: Mapping[str, Any]) -> dict:

@@ -177,7 +177,7 @@ class TrioEvaluator(Evaluator):
 
 
 class LocalizationEvaluator(Evaluator):
-    """T-VSL on fixed mixtures of the validation split; CIoU@0.3 ranks the steps."""
+    """T-VSL on fixed mixtures of the validation split; AUC ranks the steps, which tells near ones apart."""
 
     def draws_at(self, step: int) -> bool:
         """Never."""
@@ -189,4 +189,4 @@ class LocalizationEvaluator(Evaluator):
         scores = localization.evaluate(
             self.answer, params, self.config, batches, lambda done: self._give_way(done, done + 1)
         )
-        return scores | {"split": split}, scores["ciou@0.3"] or 0.0
+        return scores | {"split": split}, scores["auc"] or 0.0

@@ -139,7 +139,7 @@ def test_two_videos_of_one_name(made, tmp_path, ssu):
 
 
 def test_an_unknown_kind_of_result(made, ssu):
-    ssu("predict", made / "good.mp4", "--only", "json,gif", said=["gif", "json, vtt, masks, overlay"])
+    ssu("predict", made / "good.mp4", "--only", "json,gif", said=["gif", "json, vtt, masks, heat, overlay"])
 
 
 @pytest.mark.parametrize("verb", ["predict", "evaluate"])

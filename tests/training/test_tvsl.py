@@ -99,7 +99,7 @@ def test_scores_of_fixed_mixtures_rank_the_steps(whole):
     scored = [row for row in rows(whole[0]) if row["kind"] == "eval"]
     assert [row["step"] for row in scored] == [2, 4]
     for row in scored:
-        assert row["score"] == row["ciou@0.3"]
+        assert row["score"] == row["auc"]
         assert row["num_mixtures"] == 2
         assert row["num_sources"] == 4
 
