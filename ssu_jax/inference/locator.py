@@ -101,19 +101,22 @@ class Locator:
         self, info: survey.VideoInfo, notes: list[str], phrases: tuple[str, ...], program: Callable
     ) -> Iterator[SecondPrediction]:
         seen, heard, found = video.Tally(), video.Tally(), Heard()
-        names, unseen = phrases or self.config.data.classes, set(phrases)
+        names, unseen, any_sound = phrases or self.config.data.classes, set(phrases), False
         for seconds, answers in self._looked_at(ahead(self._seconds(info, seen, heard)), program):
             for row, second in enumerate(seconds):
                 words = ()
                 if second.audible:
+                    any_sound = True
                     heat, probability, classes = (np.asarray(part)[row] for part in answers)
                     words = self._words(info, heat, probability, [names[one] for one in classes], bool(phrases))
                 sounding = [word.word for word in words if word.box is not None]
                 found.add(second.number, [(word, True) for word in sounding])
                 unseen -= set(sounding)
                 yield _second(info, second.number, words)
+        if not any_sound:
+            notes.append("the sound is silent: no word is found")
         notes += found.notes()
-        if unseen:
+        if any_sound and unseen:
             notes.append(f"never found: {', '.join(word for word in phrases if word in unseen)}")
         notes += notes_on_damage(seen, heard)
 
@@ -123,7 +126,7 @@ class Locator:
             return ()
         released = self.config.tvsl.mode == "released"
         heat = localization.enlarged(heat[chosen], info.height, info.width, bicubic=released)
-        masks = localization.cut(heat, self.config)
+        masks, heat = localization.cut(heat, self.config), np.clip(heat, 0.0, 1.0)  # bicubic overshoots
         return tuple(
             LocatedWord(names[number], one, mask, box_of(mask), float(probability[number]))
             for number, one, mask in zip(chosen, heat, masks, strict=True)

@@ -27,7 +27,7 @@ from ssu_jax.inference.described import Described, SecondPrediction
 from ssu_jax.inference.heard import Heard
 from ssu_jax.inference.phrases import phrases_of
 from ssu_jax.models import decoding, guided, postprocess
-from ssu_jax.types import MASK_THRESHOLD
+from ssu_jax.types import MASK_THRESHOLD, UserError
 from ssu_jax.visualization.pictures import level_of
 
 # 16-bit sound ends at -96 dB; coded silence is dithered or rings a few dB above that.
@@ -69,6 +69,9 @@ class Predictor:
     def from_checkpoint(cls, checkpoint: str | None = None) -> "Predictor":
         """From a working directory, a sealed step or an exported folder; default: the shipped model."""
         config, tokenizer, params = loading.load(checkpoint)
+        if config.family != "ssuformer":
+            raise UserError(f"--model ssuformer writes sentences, the checkpoint holds family {config.family}: leave "
+                            "--model out, or name a run of SSUFormer")  # fmt: skip
         return cls(config, params, tokenizer)
 
     @classmethod
