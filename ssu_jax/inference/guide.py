@@ -8,12 +8,12 @@ from jaxtyping import Bool
 
 from ssu_jax.config import Config
 from ssu_jax.data.synthetic import looks, sentences
-from ssu_jax.inference.phrases import holds, plain, rivals_of, with_class
+from ssu_jax.inference.phrases import holds, rivals_of, with_class
 from ssu_jax.models.guided import Guide
 from ssu_jax.models.late_fusion import facts
 from ssu_jax.tokenizer import UNK, Tokenizer
 from ssu_jax.tokenizer.clip_bpe import CLIPTokenizer
-from ssu_jax.tokenizer.phrases import phrase_ids
+from ssu_jax.tokenizer.phrases import phrase_ids, plain
 from ssu_jax.types import UserError
 
 COLOURS = tuple(dict.fromkeys((*looks.COLOURS, *facts.COLOURS)))

@@ -7,6 +7,7 @@ these exchanged for another of its kind. A phrase without a class ("red") is ask
 import re
 from collections.abc import Sequence
 
+from ssu_jax.tokenizer.phrases import plain
 from ssu_jax.types import UserError
 
 
@@ -41,11 +42,6 @@ def with_class(phrase: str, kinds: Sequence[Sequence[str]]) -> list[str]:
     """The phrase, or of one that has words of other kinds and no class, one phrase for each class."""
     held = [any(holds(phrase, word) for word in kind) for kind in kinds]
     return [f"{phrase} {name}" for name in kinds[0]] if any(held) and not held[0] else [phrase]
-
-
-def plain(text: str) -> str:
-    """Lower case, single spaces."""
-    return " ".join(text.replace("_", " ").lower().split())
 
 
 def holds(phrase: str, word: str) -> bool:

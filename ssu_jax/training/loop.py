@@ -20,6 +20,7 @@ from ssu_jax.config import Config
 from ssu_jax.data import mixtures, pipeline, records
 from ssu_jax.tokenizer import Tokenizer
 from ssu_jax.tokenizer.clip_bpe import CLIPTokenizer
+from ssu_jax.tokenizer.phrases import plain
 from ssu_jax.training import evaluations, initial, parts, processes, published, workdir
 from ssu_jax.training.interruption import Interruption
 from ssu_jax.training.logging import MetricsLog
@@ -277,7 +278,7 @@ def _tokenizer_of(newest: pathlib.Path | None, source: records.RecordSource, con
         raise UserError("config: family tvsl stands on trained encoders: name a run of `configs/trio.py` in "
                         "train.init_from, or take tvsl.trio=audioclip with tvsl.weights")  # fmt: skip
     if config.family == "trio":
-        return Tokenizer.train(config.data.classes, config.model.vocab_size)
+        return Tokenizer.train(map(plain, config.data.classes), config.model.vocab_size)
     if config.model.language_model.weights:
         return published.tokenizer_of(config)
     captions = (text for number in range(len(source)) for text in records.decode_labels(source[number]).captions)
