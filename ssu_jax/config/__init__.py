@@ -121,6 +121,8 @@ def _contradictions(config: Config) -> list[str]:
         f"tvsl.held_out names {unknown}, which data.classes does not": unknown,
         "tvsl.trio audioclip hears 44,100 samples a second, got data.sample_rate "
         f"{data.sample_rate}": config.family == "tvsl" and tvsl.trio == "audioclip" and data.sample_rate != 44100,
+        f"data.other_classes passed_over is for family tvsl, whose samples are picked; this is {config.family}":
+            data.other_classes == "passed_over" and config.family != "tvsl",
         f"family trio trains the small trio: tvsl.trio is {tvsl.trio}":
             config.family == "trio" and tvsl.trio != "small",
     }  # fmt: skip

@@ -39,4 +39,6 @@ class DataConfig:
                                low=1e-6, high=1.0)  # fmt: skip
     max_text_tokens: int = option(32, "longest sentence with [BOS] and [EOS], tokens", low=4, high=256)
     classes: tuple[str, ...] = option(SYNTHETIC_CLASSES, "names of the source classes, in label order")
+    other_classes: str = option("refused", "records with a class that `classes` does not name: refused, or, by T-VSL "
+                                           "alone, passed_over", choices=("refused", "passed_over"))  # fmt: skip
     augment: AugmentConfig = dataclasses.field(default_factory=AugmentConfig)

@@ -93,6 +93,7 @@ def tvsl_audioclip() -> Config:
     config = tvsl()
     config.name = "tvsl_audioclip"
     config.data.image_size, config.data.sample_rate, config.data.classes = 224, 44100, published_classes.vgg_ss()
+    config.data.other_classes = "passed_over"  # VGGSound has 309
     config.tvsl.trio, config.tvsl.sound_seconds = "audioclip", 5
     train = config.train
     train.batch_size, train.num_steps, train.learning_rate, train.warmup_steps = 256, 60000, 1e-2, 0

@@ -77,7 +77,7 @@ def open_source(directory: str, split: str, data: DataConfig, verify: bool = Fal
     if not len(source):
         raise UserError(f"the split {split!r} in {directory} holds no records: make some with `ssu prepare`")
     unknown = sorted(set(source.manifest["classes"]) - set(data.classes))
-    if unknown:
+    if unknown and data.other_classes == "refused":
         raise UserError(
             f"{directory}: the records hold the class {unknown[0]!r}, which config.data.classes does not name: "
             "use the classes of the manifest, in one order for training and evaluation"

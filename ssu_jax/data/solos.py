@@ -118,6 +118,8 @@ def piece(clip: Clip, names: tuple[str, ...], data: DataConfig) -> Piece | None:
         return None
     present = np.zeros(len(data.classes), np.uint8)
     for item in clip.objects:
+        if data.other_classes == "passed_over" and item.name not in data.classes:
+            continue
         seen = item.on_screen and (item.masks is None or item.masks.any())
         present[class_number(item.name, data)] |= bool(seen or item.sounding[0])
     return Piece(

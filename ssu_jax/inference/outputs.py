@@ -7,6 +7,7 @@ when the last second is done: a stop half way, whatever its reason, leaves what 
 """
 
 import contextlib
+import hashlib
 import html
 import json
 import os
@@ -30,6 +31,7 @@ from ssu_jax.types import UserError
 KINDS = ("json", "vtt", "masks", "heat", "overlay")
 FOLDERS = ("masks", "heat")
 _STAGING = ".partial-"
+_LONGEST_NAME = 200  # bytes of a word's folder; file systems take 255
 _MASK_NAME = re.compile(r"\d{5,}\.png")
 NAMES = {"json": "prediction.json", "vtt": "captions.vtt", "masks": "masks", "heat": "heat", "overlay": "overlay.mp4"}
 
@@ -153,8 +155,13 @@ def _heat(path: pathlib.Path, described: Described) -> Iterator[Callable[[Second
 
 
 def _folder_of(path: pathlib.Path, word: str) -> pathlib.Path:
-    """Of a word, which may hold anything: what no file name should have is written as %XX."""
-    folder = path / urllib.parse.quote(word, safe=" ").replace(".", "%2E")
+    """Of a word, which may hold anything: what no file name should have is written as %XX, and a name that is longer
+    than file systems take ends in a digest.
+    """
+    name = urllib.parse.quote(word, safe=" ").replace(".", "%2E")
+    if len(name) > _LONGEST_NAME:
+        name = f"{name[:_LONGEST_NAME]}-{hashlib.sha256(word.encode()).hexdigest()[:8]}"
+    folder = path / name
     folder.mkdir(exist_ok=True)
     return folder
 

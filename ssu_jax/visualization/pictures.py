@@ -103,18 +103,21 @@ def text_strip(
 def word_strip(
     words: Sequence[tuple[str, tuple[int, int, int]]], width: int, height: int, font_size: int
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """A dark strip with the words side by side, each in its colour; the type shrinks until all of them fit."""
+    """A dark strip with the words side by side, each in its colour; the type shrinks until all of them fit, in several
+    lines where one is too short. What no type makes fit is cut at the right and at the end.
+    """
     strip = Image.new("RGB", (width, height), BACKGROUND_COLOUR)
     named = [(printable(word), colour) for word, colour in words]
     for size in range(font_size, 7, -1):
-        type_face, gap = font(size), 1.5 * size
-        lengths = [type_face.getlength(word) for word, _ in named]
-        if sum(lengths) + gap * (len(named) - 1) <= width - size:
+        lines, line_height = _lines_of(named, size, width - size), round(size * 1.3)
+        if len(lines) * line_height <= height and max(line[-1][2] for line in lines) <= width - size:
             break
-    left, draw = (width - sum(lengths) - gap * (len(named) - 1)) / 2, ImageDraw.Draw(strip)
-    for (word, colour), length in zip(named, lengths, strict=True):
-        draw.text((left, height / 2), word, colour, type_face, anchor="lm")
-        left += length + gap
+    lines = lines[: max(1, height // line_height)]
+    draw, top = ImageDraw.Draw(strip), (height - len(lines) * line_height) / 2
+    for number, line in enumerate(lines):
+        start = max((width - line[-1][2]) / 2, size / 2)
+        for (word, colour), left, _ in line:
+            draw.text((start + left, top + (number + 0.5) * line_height), word, colour, font(size), anchor="lm")
     return np.array(strip)
 
 
@@ -213,6 +216,19 @@ def _wrap(text: str, type_face, width: int) -> list[str]:
             lines.append(word)
         else:
             lines[-1] = longer
+    return lines
+
+
+def _lines_of(named: Sequence[tuple], size: int, width: float) -> list[list[tuple[tuple, float, float]]]:
+    """(word and colour, its left end, its right end) in lines of at most this width, if a single word has no more."""
+    lines: list[list] = [[]]
+    for word, colour in named:
+        length = font(size).getlength(word)
+        left = lines[-1][-1][2] + 1.5 * size if lines[-1] else 0.0
+        if lines[-1] and left + length > width:
+            lines.append([])
+            left = 0.0
+        lines[-1].append(((word, colour), left, left + length))
     return lines
 
 

@@ -14,7 +14,8 @@ from ssu_jax.training import parts
 from ssu_jax.types import UserError
 
 CONFIGS = sorted((pathlib.Path(__file__).parents[2] / "configs").glob("*.py"))
-NO_ROWS = ("moe_sweep.py", "pretrain.py")  # the one takes numbers of experts, the other has encoders alone
+# The first takes numbers of experts, the second has encoders alone, the others are T-VSL's.
+NO_ROWS = ("moe_sweep.py", "pretrain.py", "trio.py", "tvsl.py", "tvsl_audioclip.py")
 OF_THE_PAPER = [path for path in CONFIGS if path.name not in NO_ROWS]
 
 

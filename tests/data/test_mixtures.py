@@ -378,3 +378,17 @@ def test_records_of_the_kind_the_pipeline_reads_serve_too(config, tmp_path):
     (batch,) = mixtures.eval_mixtures(config, "val", 3, num_sources=1)
     assert batch.sources.ravel().tolist() == [0, 0, 0]
     assert batch.present.tolist() == [[1, 1, 0]] * 3  # a drum stands by
+
+
+def test_records_of_other_classes_are_refused_or_passed_over(config):
+    config.data.classes = ("drum", "siren", "flute")
+    with pytest.raises(UserError, match="the records hold the class 'bell', which config.data.classes does not name"):
+        next(mixtures.train_mixtures(config))
+    config.data.other_classes = "passed_over"
+    batches = take(mixtures.train_mixtures(config), 4)
+    numbers = {int(number) % 5 for batch in batches for number in batch.record.ravel()}
+    assert numbers == {1, 2, 3}
+    assert {int(one) for batch in batches for one in batch.sources.ravel()} == {0, 1, 2}
+    config.family, config.tvsl.trio = "ssuformer", "small"
+    with pytest.raises(UserError, match="passed_over is for family tvsl"):
+        config.validate()

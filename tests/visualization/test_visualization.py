@@ -64,6 +64,48 @@ def test_text_is_drawn_whole_whatever_its_length():
     )
 
 
+def words_shown(strip) -> dict[int, tuple[int, int, int, int]]:
+    """Left, top, right, bottom of what stands in each of the words' colours."""
+    places = {}
+    for number, colour in enumerate(pictures.WORD_COLOURS):
+        rows, columns = np.nonzero(np.abs(strip.astype(int) - colour).sum(-1) < 60)
+        if rows.size:
+            places[number] = (columns.min(), rows.min(), columns.max(), rows.max())
+    return places
+
+
+def coloured(*words):
+    return list(zip(words, pictures.WORD_COLOURS, strict=False))
+
+
+def test_words_stand_side_by_side_each_in_its_colour():
+    places = words_shown(pictures.word_strip(coloured("bell", "dog", "horn"), 480, 24, 17))
+    assert list(places) == [0, 1, 2]
+    assert places[0][2] + 10 < places[1][0]
+    assert places[1][2] + 10 < places[2][0]
+    assert abs(places[0][0] - (479 - places[2][2])) < 6, "centred"
+
+
+@pytest.mark.parametrize("count", [1, 4, 8])
+def test_all_words_are_in_the_strip_however_long(count):
+    words = ("alligators, crocodiles hissing", "playing acoustic guitar", "police radio chatter", "people belly laughing",
+             "typing on computer keyboard", "chainsawing trees", "barn swallow calling", "air conditioning noise")  # fmt: skip
+    places = words_shown(pictures.word_strip(coloured(*words[:count]), 480, 24, 17))
+    assert list(places) == list(range(count))
+    for left, top, right, bottom in places.values():
+        assert 0 < left < right < 479
+        assert 0 <= top < bottom <= 23
+    one_line = places[0][3] if count < 8 else 12
+    assert all((place[1] > 11) == (place[3] > one_line + 3) for place in places.values())
+
+
+def test_a_word_that_no_type_makes_fit_begins_at_the_left():
+    (place,) = words_shown(pictures.word_strip(coloured("x" * 400), 480, 24, 17)).values()
+    assert place[0] < 10
+    assert place[2] > 470
+    assert (pictures.word_strip(coloured("\x00"), 90, 24, 17) == pictures.BACKGROUND_COLOUR).all()
+
+
 def test_levels():
     sine = np.sin(2 * np.pi * np.arange(16000) / 100)
     assert pictures.level_of(sine) == pytest.approx(-3.01, abs=0.01)
