@@ -88,8 +88,10 @@ def test_words_stand_side_by_side_each_in_its_colour():
 
 @pytest.mark.parametrize("count", [1, 4, 8])
 def test_all_words_are_in_the_strip_however_long(count):
-    words = ("alligators, crocodiles hissing", "playing acoustic guitar", "police radio chatter", "people belly laughing",
-             "typing on computer keyboard", "chainsawing trees", "barn swallow calling", "air conditioning noise")  # fmt: skip
+    words = (
+        "alligators, crocodiles hissing", "playing acoustic guitar", "police radio chatter", "people belly laughing",
+        "typing on computer keyboard", "chainsawing trees", "barn swallow calling", "air conditioning noise",
+    )  # fmt: skip
     places = words_shown(pictures.word_strip(coloured(*words[:count]), 480, 24, 17))
     assert list(places) == list(range(count))
     for left, top, right, bottom in places.values():
@@ -100,9 +102,9 @@ def test_all_words_are_in_the_strip_however_long(count):
 
 
 def test_a_word_that_no_type_makes_fit_begins_at_the_left():
-    (place,) = words_shown(pictures.word_strip(coloured("x" * 400), 480, 24, 17)).values()
-    assert place[0] < 10
-    assert place[2] > 470
+    columns = np.flatnonzero((pictures.word_strip(coloured("x" * 400), 480, 24, 17) > 100).any(axis=(0, 2)))
+    assert 0 < columns[0] < 10
+    assert columns[-1] > 470
     assert (pictures.word_strip(coloured("\x00"), 90, 24, 17) == pictures.BACKGROUND_COLOUR).all()
 
 
