@@ -72,7 +72,7 @@ def eval_mixtures(
     data = config.data
     source = pipeline.open_source(directory or data.dir, split, data)
     count = config.tvsl.num_sources if num_sources is None else num_sources
-    allowed = data.classes if classes is None else _known(classes, config, "classes")
+    allowed = data.classes if classes is None else _known(classes, config, "--classes")
     total = num_mixtures or len(source)
     if as_it_is:
         make, total = _AsItIs(config, source, count, allowed), min(total, len(source))

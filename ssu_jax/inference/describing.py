@@ -19,6 +19,10 @@ _NOT_FOR_REAL_VIDEO = (
     "note: described by the small model that ships, which was trained on a generated world of shapes and sounds, not "
     "on real video. For real video fetch published weights once: ssu weights get yamnet deeplab_v3"
 )
+_NO_REAL_WORDS = (
+    "note: looked at by the small T-VSL that ships, which was trained on a generated world of shapes and sounds, not "
+    "on real video: docs/tvsl.md says how to train one on AudioCLIP"
+)
 # Where no terminal redraws a bar, a line now and then.
 _LINE_SECONDS = 15.0
 
@@ -68,8 +72,10 @@ def _predictor(
     from ssu_jax.inference.predictor import Predictor
 
     if model == "tvsl" or (not model and checkpoint and loading.family_of(checkpoint) == "tvsl"):
-        from ssu_jax.inference.locator import Locator
+        from ssu_jax.inference.locator import SHIPPED, Locator
 
+        if checkpoint in (None, SHIPPED):
+            print(_NO_REAL_WORDS, file=sys.stderr, flush=True)
         return Locator.from_checkpoint(checkpoint)
     if model == "late_fusion" or published or (not (model or checkpoint or takes_text) and loading.has_published()):
         return Predictor.from_published(published)

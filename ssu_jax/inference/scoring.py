@@ -25,7 +25,7 @@ def score_checkpoint(
     directory: str,
     split: str,
     *,
-    late_fusion: bool = False,
+    family: str | None = None,
     published: Mapping[str, pathlib.Path] | None = None,
     out: str | None = None,
     batch_size: int | None = None,
@@ -37,7 +37,8 @@ def score_checkpoint(
 ) -> pathlib.Path:
     """Scores a checkpoint on a split, prints the table, writes the flat metrics as JSON, returns where.
 
-    late_fusion: score that instead of a checkpoint; published: folders of its weights (see loading.load_published).
+    family: what the checkpoint is to hold, None for whatever it does; "tvsl" without a checkpoint is the one that
+    ships, "late_fusion" has none. published: folders of late fusion's weights (see loading.load_published).
     out: None is `metrics-<records' digest>-<split>.json` in the checkpoint's folder, or in the current one where
     that cannot be written. batch_size: None is the configuration's, for the AVSBench protocol the published one.
     routing: folder for pictures of which experts serve what (see routing.py), "" beside the figures, None for none.
@@ -51,10 +52,11 @@ def score_checkpoint(
         place = pathlib.Path(out)
         _check_writable(place)
     records = {"directory": directory, "split": split, "num_clips": num_clips}
-    if late_fusion:
+    if family == "late_fusion" or published:
         model, folder = _late_fusion(published, source.manifest["classes"]), pathlib.Path.cwd()
     else:
-        model, folder = _checkpoint(checkpoint)
+        checkpoint = checkpoint or ("shipped:tvsl" if family == "tvsl" else None)
+        model, folder = _checkpoint(checkpoint, family)
     if routing is not None:
         _check_routing(model[0], routing)
     if model[0].family == "tvsl":

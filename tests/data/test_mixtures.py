@@ -363,7 +363,7 @@ def test_what_cannot_be_mixed_is_said(config, tmp_path, monkeypatch):
     assert "6 sources of different classes were asked for, of 5 classes that may sound" in message(
         lambda: mixtures.eval_mixtures(config, "val", 4, num_sources=6)
     )
-    assert "classes names 'kazoo'" in message(lambda: mixtures.eval_mixtures(config, "val", 4, classes=("kazoo",)))
+    assert "--classes names 'kazoo'" in message(lambda: mixtures.eval_mixtures(config, "val", 4, classes=("kazoo",)))
     config.data.dir = write(tmp_path, [solo_clip(n, NAMES[n % 2]) for n in range(4)])
     config.tvsl.num_sources = 3
     monkeypatch.setattr(mixtures, "MOST_TRIES", 200)
