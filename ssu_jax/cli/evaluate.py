@@ -85,7 +85,8 @@ def run(args) -> int:
     if args.table or args.metrics:
         if args.records:
             print()
-        scoring.compare(args.table or "ssuformer", known)
+        of_words = bool(known) and all(metrics.get("family") == "tvsl" for metrics in known)
+        scoring.compare(args.table or ("tvsl" if of_words else "ssuformer"), known)
     return 0
 
 
@@ -93,9 +94,9 @@ def _check(args) -> None:
     from ssu_jax.types import UserError
 
     scored_alone = {"--checkpoint": args.checkpoint, "--model": args.model, "--weights-dir": args.weights_dir,
-                    "--out": args.out, "--num-clips": args.num_clips,
-                    "--routing": args.routing is not None, "--sources": args.sources, "--classes": args.classes,
-                    "--as-it-is": args.as_it_is, "--threshold": args.threshold is not None}  # fmt: skip
+                    "--out": args.out, "--num-clips": args.num_clips, "--routing": args.routing is not None,
+                    "--sources": args.sources is not None, "--classes": args.classes, "--as-it-is": args.as_it_is,
+                    "--threshold": args.threshold is not None}  # fmt: skip
     given = [option for option, value in scored_alone.items() if value]
     if not args.records and (given or not (args.table or args.metrics)):
         asked = f" ({given[0]} is for an evaluation)" if given else ""
@@ -110,7 +111,7 @@ def _score(args):
         choice.checkpoint(args),
         args.records,
         args.split,
-        late_fusion=args.model == "late_fusion" or published is not None,
+        family=args.model,
         published=published,
         out=args.out,
         batch_size=args.batch_size,

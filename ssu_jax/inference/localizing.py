@@ -10,6 +10,7 @@ import tqdm
 from ssu_jax.data import mixtures, records
 from ssu_jax.data.records import RecordSource
 from ssu_jax.metrics import published
+from ssu_jax.types import UserError
 
 
 def scores(
@@ -37,9 +38,13 @@ def scores(
 
     config, tokenizer, params, step = model
     if threshold is not None:
+        if config.tvsl.mode == "released":
+            raise UserError("--threshold is of mode corrected; a checkpoint of mode released cuts as T-VSL's code "
+                            "does: leave it out")  # fmt: skip
         config.tvsl.threshold = threshold
         config.validate()
-    sources = sources or (1 if as_it_is else config.tvsl.num_sources)
+    if sources is None:
+        sources = 1 if as_it_is else config.tvsl.num_sources
     batches = mixtures.eval_mixtures(
         config, split, batch_size or config.eval.batch_size, num_clips, directory,
         num_sources=sources, classes=classes, seed=seed, as_it_is=as_it_is,
@@ -53,16 +58,17 @@ def scores(
         "model": config.name, "family": config.family, "mode": config.tvsl.mode, "step": step, "split": split,
         "sources_each": sources, "as_it_is": as_it_is, "records_digest": source.digest, "dataset": dataset,
         "num_clips": metrics["num_mixtures"], "threshold": config.tvsl.threshold,
-        "only_classes": ",".join(classes or ()),
+        "threshold_given": threshold is not None, "only_classes": ",".join(classes or ()),
     }  # fmt: skip
 
 
 def told(metrics: dict[str, Any]) -> str:
     """What was mixed, for the name of a file: "2-sources", "1-source-as-it-is", "2-sources-of-1a2b3c4d" (a digest of
-    the classes).
+    the classes), "2-sources-cut-0.5" (a threshold that was asked for).
     """
     count, classes = metrics["sources_each"], metrics["only_classes"]
     return "-".join(
         [str(count), "source" if count == 1 else "sources", *(["as-it-is"] if metrics["as_it_is"] else []),
-         *(["of", hashlib.sha256(classes.encode()).hexdigest()[:8]] if classes else [])]
+         *(["of", hashlib.sha256(classes.encode()).hexdigest()[:8]] if classes else []),
+         *([f"cut-{metrics['threshold']:g}"] if metrics["threshold_given"] else [])]
     )  # fmt: skip

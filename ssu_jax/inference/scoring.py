@@ -37,8 +37,8 @@ def score_checkpoint(
 ) -> pathlib.Path:
     """Scores a checkpoint on a split, prints the table, writes the flat metrics as JSON, returns where.
 
-    family: what the checkpoint is to hold, None for whatever it does; "tvsl" without a checkpoint is the one that
-    ships, "late_fusion" has none. published: folders of late fusion's weights (see loading.load_published).
+    family: what the checkpoint is to hold, None for whatever it does; "late_fusion" has none. published: folders of
+    its weights (see loading.load_published).
     out: None is `metrics-<records' digest>-<split>.json` in the checkpoint's folder, or in the current one where
     that cannot be written. batch_size: None is the configuration's, for the AVSBench protocol the published one.
     routing: folder for pictures of which experts serve what (see routing.py), "" beside the figures, None for none.
@@ -55,7 +55,6 @@ def score_checkpoint(
     if family == "late_fusion" or published:
         model, folder = _late_fusion(published, source.manifest["classes"]), pathlib.Path.cwd()
     else:
-        checkpoint = checkpoint or ("shipped:tvsl" if family == "tvsl" else None)
         model, folder = _checkpoint(checkpoint, family)
     if routing is not None:
         _check_routing(model[0], routing)
@@ -103,16 +102,20 @@ def read_metrics(place: str | os.PathLike) -> dict:
     return metrics
 
 
-def _checkpoint(checkpoint: str | None) -> tuple[tuple, pathlib.Path]:
+def _checkpoint(checkpoint: str | None, family: str | None) -> tuple[tuple, pathlib.Path]:
     """((config, tokenizer, params, step), the folder that the checkpoint names)."""
     from ssu_jax import checkpoint as checkpoints
-    from ssu_jax.checkpoint.loading import SHIPPED
     from ssu_jax.inference import loading
 
     step_or_folder = checkpoints.locate(checkpoint)
+    holds = checkpoints.read_family(step_or_folder)
+    if family and holds != family:
+        raise UserError(f"--model says {family}, {step_or_folder} holds family {holds}: leave --model out, or name "
+                        "another checkpoint")  # fmt: skip
     model = checkpoints.read_model(step_or_folder, loading.parameter_shapes)
     step = checkpoints.made_by(step_or_folder).get("step")
-    return (*model, step), SHIPPED if checkpoint is None else pathlib.Path(checkpoint).absolute()
+    is_step = step_or_folder.name.isdecimal()  # of a working directory, which may be what was named
+    return (*model, step), pathlib.Path(checkpoint).absolute() if checkpoint and is_step else step_or_folder
 
 
 def _late_fusion(published: Mapping[str, pathlib.Path] | None, classes: Sequence[str]) -> tuple:
@@ -154,7 +157,7 @@ def _run(config, tokenizer, params, step, batch_size: int | None, protocol: str,
 
 
 def _check_unmixed(family: str, mixtures: Mapping[str, Any]) -> None:
-    if any(value not in (None, False) for value in mixtures.values()):
+    if any(value is not None and value is not False for value in mixtures.values()):
         raise UserError("--sources, --classes, --as-it-is and --threshold are for T-VSL, this checkpoint holds family "
                         f"{family}: leave them out")  # fmt: skip
 
@@ -191,9 +194,10 @@ def _show_routing(folder: pathlib.Path, model: tuple, facts: dict, batch_size: i
 
 def _default_name(metrics: Mapping, digest: str, split: str, protocol: str, num_clips: int) -> str:
     """Other figures of the same records get other names: none replaces the whole table."""
+    first = f"-first{num_clips}" if num_clips else ""
     if metrics.get("family") == "tvsl":
-        return f"localization-{digest[:12]}-{split}-{localizing.told(metrics)}.json"
-    kind = ("" if protocol == "ssu" else f"-{protocol}") + (f"-first{num_clips}" if num_clips else "")
+        return f"localization-{digest[:12]}-{split}-{localizing.told(metrics)}{first}.json"
+    kind = ("" if protocol == "ssu" else f"-{protocol}") + first
     return f"metrics-{digest[:12]}-{split}{kind}.json"
 
 

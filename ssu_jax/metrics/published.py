@@ -45,7 +45,7 @@ def dataset_name(names: Iterable[str], classes: Sequence[str]) -> str:
 def _ssuformer(ours: Sequence[Metrics]) -> str:
     paper = _published()["ssuformer"]
     by_set: dict[str, list[Metrics]] = {}
-    for metrics in sorted(ours, key=_place):
+    for metrics in sorted((one for one in ours if one.get("family") != "tvsl"), key=_place):
         by_set.setdefault(_set_of(metrics), []).append(metrics)
     blocks = []
     for table in paper["tables"]:
@@ -108,7 +108,8 @@ def _localization(ours: Sequence[Metrics]) -> str:
             )
             lines[-1] += f"  {_who(metrics)}" if metrics else ""
     for metrics in left:
-        lines.append(_localized(f"{_mixed(metrics):{width}}{'CIoU@0.3':10}", [None, None, 100 * metrics["ciou@0.3"]]))
+        score = metrics["ciou@0.3"]
+        lines.append(_localized(f"{_mixed(metrics):{width}}{'CIoU@0.3':10}", [None, None, score and 100 * score]))
         lines[-1] += f"  {_who(metrics)}"
     return "\n".join([*lines, "", *_notes(paper["notes"])])
 
