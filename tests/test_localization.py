@@ -12,7 +12,7 @@ SIDE = 16
 
 def config(mode: str = "corrected") -> Config:
     made = sizes.tvsl()
-    made.data.classes, made.tvsl.mode = ("bell", "dog", "drum"), mode
+    made.data.classes, made.tvsl.mode, made.tvsl.threshold = ("bell", "dog", "drum"), mode, 0.5
     return made
 
 

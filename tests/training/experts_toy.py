@@ -48,7 +48,7 @@ def init(model, config: Config, key) -> dict:
 
 
 def install(setattr, skew: float) -> None:
-    setattr(models, "build", lambda config: ExpertsToy(config, skew))
+    setattr(models, "build", lambda config, *_: ExpertsToy(config, skew))
     setattr(models, "init", init)
     setattr(decoding, "make_describe", describe_of)
     setattr(losses, "total_loss", loss)
