@@ -44,7 +44,7 @@ def profile(
     if "parameters" in only:
         result["parameters"] = parameters.count(config)._asdict()
     if "flops" in only:
-        result["flops"] = {"max_text_tokens": config.data.max_text_tokens}
+        result["flops"] = {"family": config.family, "max_text_tokens": config.data.max_text_tokens}
         for make in (programs.prediction, programs.training_step):
             program = make(config, batch_size)
             note(f"counting the FLOPs of the {program.title}")

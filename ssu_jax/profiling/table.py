@@ -68,8 +68,12 @@ def _flops(found: Mapping[str, Any]) -> list[str]:
         rows.append((label, [scaled(each[key]) for each in both]))
     lines = [f"{'FLOPs of one sample':26}{'prediction':>14}{'training step':>16}"]
     lines += [f"  {label:24}{values[0]:>14}{values[1]:>16}" for label, values in rows]
-    lines.append("  2 a multiply-add; the table above takes matmul + convolution. Sentences count at their longest "
-                 f"({found['max_text_tokens']} tokens).")  # fmt: skip
+    about = (
+        "A sample is a mixture, a frame one of its pictures."
+        if found.get("family") == "tvsl"
+        else f"Sentences count at their longest ({found['max_text_tokens']} tokens)."
+    )
+    lines.append(f"  2 a multiply-add; the table above takes matmul + convolution. {about}")
     for name, each in zip(PROGRAMS, both, strict=True):
         if each["loops_counted_once"]:
             lines.append(f"  {_title(name)}: loops of unknown length, counted once: {each['loops_counted_once']}")

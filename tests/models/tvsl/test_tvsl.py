@@ -141,6 +141,21 @@ def test_free_words_are_located_as_the_classes_of_the_same_name():
     np.testing.assert_allclose(sounds[0], detection[0, [2, 0]], atol=1e-6)
 
 
+def test_the_likeliest_classes_are_found_in_falling_order():
+    config = tiny()
+    model, params = built(config)
+    rng = np.random.default_rng(0)
+    pictures = rng.integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
+    sound = rng.normal(size=(2, 1, 96, 64)).astype(np.float32)
+    heat, probabilities, classes = map(np.asarray, locating.make_find(model, 3)(params, pictures, sound))
+    given, detection = locating.make_locate(model)(params, pictures, sound, classes)
+    np.testing.assert_array_equal(classes, np.argsort(-np.asarray(detection), axis=1)[:, :3])
+    np.testing.assert_allclose(probabilities, np.take_along_axis(np.asarray(detection), classes, axis=1), atol=1e-6)
+    np.testing.assert_allclose(heat, given, atol=1e-6)
+    every = locating.make_find(model, 99)(params, pictures, sound)[2]
+    assert every.shape == (2, NUM_CLASSES), "of fewer classes all"
+
+
 def test_the_trainable_part_at_the_papers_size():
     """Six projections and the fusion: 33.58 M, as counted for the release; corrected adds a weight and a threshold."""
     counts = {}
