@@ -79,7 +79,7 @@ def _speed(program: Program, seconds: list[float], outputs: Any) -> dict[str, An
         "slowest_seconds": max(seconds) / program.batch_size,
         "repeats": len(seconds),
     }
-    if program.name == PREDICTION:
+    if program.name == PREDICTION and np.issubdtype(outputs[1].dtype, np.integer):  # words; T-VSL writes none
         speed["longest_sentence"] = int((np.asarray(outputs[1]) != PAD).sum(axis=-1).max())
     return speed
 
