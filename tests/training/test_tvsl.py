@@ -14,6 +14,7 @@ from ssu_jax import checkpoint
 from ssu_jax.config import Config
 from ssu_jax.data import records
 from ssu_jax.inference import loading
+from ssu_jax.profiling import programs
 from ssu_jax.training import loop, parts
 from ssu_jax.training.logging import TIMED, read_rows
 from ssu_jax.types import UserError
@@ -146,3 +147,15 @@ def test_more_sources_than_classes_are_refused(data, trio, tmp_path):
 def test_what_shipped_weights_a_run_began_with_is_kept(whole):
     origin = json.loads((whole[0] / "versions.json").read_text())["published_weights"]
     assert "trio" in origin["train.init_from"]
+
+
+def test_a_profile_counts_mixtures_and_says_what_the_trio_has_none_of(data):
+    made = config(data, "tvsl")
+    program = programs.prediction(made, 3)
+    heat, detection = jax.eval_shape(program.function, *program.shapes)
+    assert (heat.shape, detection.shape, program.frames) == ((3, 2, 8, 16), (3, 3), 2)
+    sources = programs.random_batch(made, 3).sources
+    assert all(len(set(row)) == 2 for row in sources.tolist())
+    assert programs.training_step(made, 3).shapes[1].pictures.shape == (3, 32, 64, 3)
+    with pytest.raises(UserError, match="config.family is trio, which predicts nothing"):
+        programs.prediction(config(data, "trio"), 1)
