@@ -121,7 +121,7 @@ def _score(args):
         routing=args.routing,
         mixtures={
             "sources": args.sources,
-            "classes": [name.strip() for name in args.classes.split(",")] if args.classes else None,
+            "classes": args.classes,
             "as_it_is": args.as_it_is,
             "threshold": args.threshold,
         },

@@ -2,13 +2,13 @@
 
 import hashlib
 import sys
-from collections.abc import Sequence
 from typing import Any
 
 import tqdm
 
 from ssu_jax.data import mixtures, records
 from ssu_jax.data.records import RecordSource
+from ssu_jax.inference.phrases import parts_of
 from ssu_jax.metrics import published
 from ssu_jax.types import UserError
 
@@ -22,14 +22,15 @@ def scores(
     num_clips: int = 0,
     seed: int = 0,
     sources: int | None = None,
-    classes: Sequence[str] | None = None,
+    classes: str | None = None,
     as_it_is: bool = False,
     threshold: float | None = None,
 ) -> dict[str, Any]:
     """Flat metrics of localization.evaluate, and facts of the run. model: (config, tokenizer, params, step).
 
-    sources: of a mixture, the configuration's by default (1 as it is). classes: the only ones that sound. threshold:
-    of heat, the configuration's by default. The other options as in mixtures.eval_mixtures, which raises UserError.
+    sources: of a mixture, the configuration's by default (1 as it is). classes: the only ones that sound, commas
+    between. threshold: of heat, the configuration's by default. The other options as in mixtures.eval_mixtures, which
+    raises UserError.
     """
     import jax
 
@@ -43,11 +44,12 @@ def scores(
                             "does: leave it out")  # fmt: skip
         config.tvsl.threshold = threshold
         config.validate()
+    named = parts_of(classes, config.data.classes) if classes else None
     if sources is None:
         sources = 1 if as_it_is else config.tvsl.num_sources
     batches = mixtures.eval_mixtures(
         config, split, batch_size or config.eval.batch_size, num_clips, directory,
-        num_sources=sources, classes=classes, seed=seed, as_it_is=as_it_is,
+        num_sources=sources, classes=named, seed=seed, as_it_is=as_it_is,
     )  # fmt: skip
     source = RecordSource(directory, split)
     with tqdm.tqdm(desc=split, unit="mixture", file=sys.stderr, dynamic_ncols=True, disable=None) as bar:
@@ -58,7 +60,7 @@ def scores(
         "model": config.name, "family": config.family, "mode": config.tvsl.mode, "step": step, "split": split,
         "sources_each": sources, "as_it_is": as_it_is, "records_digest": source.digest, "dataset": dataset,
         "num_clips": metrics["num_mixtures"], "threshold": config.tvsl.threshold,
-        "threshold_given": threshold is not None, "only_classes": ",".join(classes or ()),
+        "threshold_given": threshold is not None, "only_classes": ",".join(named or ()),
     }  # fmt: skip
 
 

@@ -76,8 +76,8 @@ class Locator:
         info = source if isinstance(source, survey.VideoInfo) else survey.survey(source)
         if not info.sample_rate:
             raise UserError(f"{info.path} has no sound: T-VSL looks for what makes the sound, give it a video with one")
-        phrases = phrases_of(text) if text is not None else ()
-        described = Described(info, iter(()), [*info.notes, *self._remarks()], phrases)
+        phrases = phrases_of(text, self.config.data.classes) if text is not None else ()
+        described = Described(info, iter(()), [*info.notes, *self._remarks(info)], phrases)
         described.predictions = self._predictions(info, described.notes, phrases, self._program(phrases))
         return described
 
@@ -93,9 +93,12 @@ class Locator:
             np.repeat(order, len(pictures), axis=0),
         )
 
-    def _remarks(self) -> list[str]:
+    def _remarks(self, info: survey.VideoInfo) -> list[str]:
         released = "mode released: as the public code behaves, whose maps say nothing of whether a word sounds"
-        return [released] * (self.config.tvsl.mode == "released") + [self._remark] * bool(self._remark)
+        rate, known = info.sample_rate, self.config.data.sample_rate
+        low = f"its sound has {rate} Hz, the sound encoder knows {known} Hz: above {rate // 2} Hz it hears nothing"
+        is_low = self.config.tvsl.trio == "audioclip" and rate < known
+        return [*[released] * (self.config.tvsl.mode == "released"), *filter(None, [self._remark]), *[low] * is_low]
 
     def _predictions(
         self, info: survey.VideoInfo, notes: list[str], phrases: tuple[str, ...], program: Callable

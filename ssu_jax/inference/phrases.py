@@ -10,15 +10,27 @@ from collections.abc import Sequence
 from ssu_jax.tokenizer.phrases import plain
 from ssu_jax.types import UserError
 
+_KEPT = "\0"  # stands for a comma that parts nothing
 
-def phrases_of(text: str) -> tuple[str, ...]:
-    """The phrases between commas, in lower case, each once. Raises UserError where there are none."""
-    phrases = tuple(dict.fromkeys(phrase for part in text.split(",") if (phrase := plain(part))))
+
+def phrases_of(text: str, names: Sequence[str] = ()) -> tuple[str, ...]:
+    """The phrases between commas, in lower case, each once. Raises UserError where there are none.
+
+    names: of classes; a comma inside one ("alligators, crocodiles hissing") parts nothing.
+    """
+    phrases = tuple(dict.fromkeys(part for part in parts_of(plain(text), [plain(name) for name in names]) if part))
     if not phrases:
         raise UserError(
             f"--text {text!r} names nothing: give words with commas between, such as --text 'bell, red dog'"
         )
     return phrases
+
+
+def parts_of(text: str, names: Sequence[str]) -> list[str]:
+    """The parts between commas, those inside one of the names left out."""
+    for name in sorted((name for name in names if "," in name), key=len, reverse=True):
+        text = text.replace(name, name.replace(",", _KEPT))
+    return [part.replace(_KEPT, ",").strip() for part in text.split(",")]
 
 
 def rivals_of(phrase: str, kinds: Sequence[Sequence[str]]) -> list[str]:

@@ -100,7 +100,7 @@ class Predictor:
         info = source if isinstance(source, survey.VideoInfo) else survey.survey(source)
         describe, phrases = self._describe, ()
         if text is not None:
-            phrases = phrases_of(text)
+            phrases = phrases_of(text, self.config.data.classes)
             guide.check(self.config)
             describe_guided, embed = self._guided
             asked = guide.make(phrases, self.config, self._tokenizer, functools.partial(embed, self._params))

@@ -237,6 +237,15 @@ def test_mode_released_is_told_and_its_maps_stay_between_zero_and_one(stand_in, 
     assert 0.3 < first.score <= 1.0
 
 
+def test_sound_below_the_rate_of_the_published_encoder_is_told(stand_in, video):
+    locator = made_locator()
+    locator.config.data.sample_rate = 44100
+    assert not any("Hz" in note for note in locator.predict(video, text="bell").notes)
+    locator.config.tvsl.trio = "audioclip"
+    note = locator.predict(video, text="bell").notes[-1]
+    assert note == "its sound has 16000 Hz, the sound encoder knows 44100 Hz: above 8000 Hz it hears nothing"
+
+
 def refusal(run, *arguments, **options) -> str:
     with pytest.raises(UserError) as error:
         run(*arguments, **options)

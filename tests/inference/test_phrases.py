@@ -18,6 +18,13 @@ def test_phrases_stand_between_commas():
             phrases.phrases_of(nothing)
 
 
+def test_commas_inside_the_name_of_a_class_part_nothing():
+    names = ("alligators, crocodiles hissing", "bell", "crocodiles, large")
+    asked = "Bell, Alligators, crocodiles hissing ,alligators, crocodiles, large"
+    wanted = ("bell", "alligators, crocodiles hissing", "alligators", "crocodiles, large")
+    assert phrases.phrases_of(asked, names) == wanted
+
+
 def test_a_rival_differs_in_one_word_of_a_kind():
     assert phrases.rivals_of("dog", KINDS) == ["bell", "police car"]
     assert phrases.rivals_of("the red dog", KINDS) == ["the red bell", "the red police car", "the blue dog"]
