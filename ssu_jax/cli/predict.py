@@ -5,7 +5,7 @@ from ssu_jax.cli import choice
 HELP = "describe videos: a mask of what sounds and a sentence for every second, and an annotated video"
 EPILOG = """ssu predict my.mp4 --out predictions
   ssu predict my.mp4 --model ssuformer --text "bell, red dog" --out predictions
-  ssu predict my.mp4 --model tvsl --text "violin, flute" --out predictions"""
+  ssu predict my.mp4 --model tvsl --text "flute, drum" --out predictions"""
 
 
 def add_arguments(parser) -> None:
@@ -15,7 +15,7 @@ def add_arguments(parser) -> None:
         "--text",
         metavar="WORDS",
         help="only what these words name, with commas between. ssuformer: masks and sentences of them ('bell, red "
-        "dog'); tvsl: a heat map of each ('violin, flute'), without it of the words that it finds",
+        "dog'); tvsl: a heat map of each ('flute, drum'), without it of the words that it finds",
     )
     choice.add_arguments(parser, "late_fusion where its weights are at hand, else the shipped model")
     parser.add_argument(
