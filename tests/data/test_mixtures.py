@@ -255,6 +255,9 @@ def test_a_solo_is_a_second_in_which_one_class_alone_is_heard_and_seen():
     assert [(one.second, one.begin, one.end) for one in solos.moments(alone, 1, 3)] == [
         (0, 0.0, 3.0), (1, 0.0, 3.0), (2, 1.0, 4.0), (3, 2.0, 5.0)]  # fmt: skip
     assert solos.moments(known(clip, False), 1, 1) == []
+    partly = dataclasses.replace(alone, sources_known=np.arange(6) != 2)
+    assert [one.second for one in solos.moments(partly, 1, 1)] == [0, 1, 3]
+    assert [one.second for one in solos.moments(partly, 1, 3)] == []  # no one knows what second 2 adds
 
 
 def test_where_no_one_knows_when_a_class_sounds_boxes_or_the_middle_tell():

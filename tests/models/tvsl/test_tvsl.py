@@ -88,6 +88,16 @@ def test_the_released_map_is_turned_around_and_says_nothing_of_wrong_words():
     assert drum.max() > 0.5 or np.ptp(drum) == 0  # scaled to the full range whatever it is
 
 
+def test_corrected_guidance_is_attention_at_the_trios_scale():
+    model, params = built(tiny())
+    guided = model.apply({"params": params}, scene(), jnp.asarray(BELL)[None, None], method="guide")
+    cosine = np.zeros(8)
+    cosine[1] = 3.0 / np.hypot(3.0, 0.1)
+    np.testing.assert_allclose(guided.agreement[0, 0], cosine, atol=1e-5)
+    share = np.exp(10.0 * cosine[1]) / (np.exp(10.0 * cosine[1]) + 7)  # the small trio begins at a scale of 10
+    np.testing.assert_allclose(guided.seen[0, 0, 0], 3.0 * share, rtol=1e-4)
+
+
 def test_released_guidance_is_the_cosine_over_its_norm_among_the_places():
     config = tiny("released")
     model, params = built(config)
