@@ -15,10 +15,12 @@ Two modes. "released" is what the public code does, from the facts that are know
 2. A word guides by s = cos(place, word), divided by its L2 norm over the places, as a factor of the places. Means are
    over all places. Where s is negative a place is turned around, and the length it is given is lost again in the
    cosine with the query.
-3. One fused vector of the unguided means is compared with all words: 100 cos, no threshold is learned.
+3. One fused vector of the unguided means is compared with all words: scale x cos, the scale learned from 100 on.
 4. In the contrast all other pairs of the batch are rivals, those of the same class too.
 5. The heat map is scaled to [0, 1] and inverted: 1 - x.
 6. Words are the true classes; nothing says whether a word sounds at all.
+7. MUSIC's boxes are read as corners, training pictures are enlarged, cut and mirrored (data/mixtures.py); maps are
+   enlarged bicubically and cut at 0.3, and the mean overlap is called CIoU (localization.py).
 
 "corrected" is our design where it differs:
 
@@ -30,6 +32,8 @@ Two modes. "released" is what the public code does, from the facts that are know
 4. Pairs of one class are no rivals, they share the target.
 5. The map stands upright: scaled to [0, 1], times the probability that the word sounds. A wrong word gives nothing.
 6. Words are given or found by detection.
+7. Boxes are read as what they are, pictures change in training as SSUFormer's do (data/transforms.py); maps are
+   enlarged bilinearly and cut at `tvsl.threshold`, and CIoU@t is the share of sources whose overlap is above t.
 """
 
 from typing import Any, NamedTuple
