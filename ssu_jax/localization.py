@@ -121,11 +121,12 @@ class _Table:
         overlaps, found = np.array(self.overlaps), np.array(self.found_overlaps)
         right, said, true = self.detected
         metrics = {f"ciou@{t}": self._ciou(overlaps, t) for t in _SUCCESSES}
-        metrics |= {"iou": _mean(overlaps), "auc": heat_maps.area_under_success(overlaps), "ap": _mean(self.precisions),
-                    "cap": _mean(self.cap), "piap": _mean(self.piap)}  # fmt: skip
+        mean = heat_maps.known_mean
+        metrics |= {"iou": mean(overlaps), "auc": heat_maps.area_under_success(overlaps), "ap": mean(self.precisions),
+                    "cap": mean(self.cap), "piap": mean(self.piap)}  # fmt: skip
         metrics |= {f"found_ciou@{t}": self._ciou(found, t) for t in _SUCCESSES}
         metrics |= {"precision": right / said if said else np.nan, "recall": right / true if true else np.nan,
-                    "quiet": _mean(np.array(self.wrong_areas) < QUIET_SHARE)}  # fmt: skip
+                    "quiet": mean(np.array(self.wrong_areas) < QUIET_SHARE)}  # fmt: skip
         for place in range(max(self.places, default=-1) + 1):
             metrics[f"source/{place}/ciou@0.3"] = self._ciou(overlaps[np.array(self.places) == place], 0.3)
         for label in sorted(set(self.labels)):
@@ -135,10 +136,4 @@ class _Table:
         return {**metrics, "num_sources": len(overlaps), "num_mixtures": self.num_mixtures}
 
     def _ciou(self, overlaps: np.ndarray, threshold: float) -> float:
-        return _mean(overlaps) if self.is_released else heat_maps.success_rate(overlaps, threshold)
-
-
-def _mean(values: Any) -> float:
-    known = np.asarray(values, np.float64)
-    known = known[~np.isnan(known)]
-    return float(known.mean()) if len(known) else float("nan")
+        return heat_maps.known_mean(overlaps) if self.is_released else heat_maps.success_rate(overlaps, threshold)

@@ -26,11 +26,6 @@ def add_arguments(parser, default: str) -> None:
     )
 
 
-def checkpoint(args) -> str | None:
-    """--checkpoint, or the name of the shipped model that --model asks for; None is the shipped SSUFormer."""
-    return args.checkpoint or ("shipped:tvsl" if args.model == "tvsl" else None)
-
-
 def published(args) -> Mapping[str, Path] | None:
     """Converted weights from --weights-dir, None without it. Raises UserError: options that do not go together."""
     from ssu_jax.types import UserError

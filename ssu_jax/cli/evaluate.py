@@ -108,7 +108,7 @@ def _score(args):
 
     published = choice.published(args)
     return scoring.score_checkpoint(
-        choice.checkpoint(args),
+        args.checkpoint,
         args.records,
         args.split,
         family=args.model,

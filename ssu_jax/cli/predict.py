@@ -43,7 +43,7 @@ def run(args) -> int:
         args.out,
         only=args.only,
         model=args.model,
-        checkpoint=choice.checkpoint(args),
+        checkpoint=args.checkpoint,
         published=choice.published(args),
         text=args.text,
     )

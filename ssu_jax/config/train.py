@@ -13,9 +13,9 @@ class TrainConfig:
     batch_size: int = option(16, "clips a step, over all devices", low=1)
     grad_accumulation: int = option(1, "slices of the batch whose gradients are averaged", low=1)
     seed: int = option(0, "source of every random key and of the data order", low=0)
-    init_from: str = option("", "working directory or sealed step of an earlier run, pre-training among them, or an "
-                                "exported folder: its parameters of the same name are what this run begins with; read "
-                                "when training begins")  # fmt: skip
+    init_from: str = option("", "working directory or sealed step of an earlier run, pre-training among them, an "
+                                "exported folder, or shipped:nano: its parameters of the same name are what this run "
+                                "begins with; read when training begins")  # fmt: skip
     learning_rate: float = option(1.5e-3, "peak of the schedule", low=0.0, high=1.0)
     warmup_steps: int = option(100, "steps of linear warm-up", low=0)
     final_learning_rate: float = option(0.01, "end of the cosine, share of the peak", low=0.0, high=1.0)

@@ -41,10 +41,10 @@ def describe_videos(
 
     only: kinds of results with commas between, None for all that the model has. model: "late_fusion", "ssuformer",
     "tvsl", or None for what `checkpoint` holds, or the first whose weights are at hand (SSUFormer, where there is
-    `text`). published: folders of late fusion's weights (see
-    loading.load_published). text: words with commas between; only what they name is described. Raises UserError before
-    any work for an unknown kind, two videos of one name, a file that is no sound video, unusable weights, words that
-    the model does not know; later for a place that cannot be written.
+    `text`). published: folders of late fusion's weights (see loading.load_published). text: words with commas between;
+    only what they name is described. Raises UserError before any work for an unknown kind, two videos of one name, a
+    file that is no sound video, unusable weights, words that the model does not know; later for a place that cannot be
+    written.
     """
     asked = None if only is None else _kinds(only)
     if text is not None:

@@ -28,9 +28,11 @@ def family_of(path: str | pathlib.Path) -> str:
     return checkpoint.read_family(checkpoint.locate(path))
 
 
-def remark_on(path: str | pathlib.Path) -> str:
-    """What people should know of the published weights that a checkpoint began with; "" where there is nothing."""
-    return pretrained.unpublished(checkpoint.made_by(checkpoint.locate(path)).get("published_weights", {}))
+def remark_on(place: pathlib.Path) -> str:
+    """What people should know of the published weights that the model in a place that `checkpoint.locate` gave began
+    with; "" where there is nothing.
+    """
+    return pretrained.unpublished(checkpoint.made_by(place).get("published_weights", {}))
 
 
 def parameter_shapes(config: Config) -> dict:

@@ -7,14 +7,17 @@ Several seconds make one call of the program; the last call is filled up, so tha
 
 import collections
 import contextlib
+import functools
 import itertools
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from jaxtyping import Bool, Float, Int16
 
+from ssu_jax import checkpoint as checkpoints
 from ssu_jax import localization, models
 from ssu_jax.config import Config
 from ssu_jax.data import audio, survey, video
@@ -51,14 +54,16 @@ class Locator:
         if config.family != "tvsl":
             raise UserError(f"--model tvsl locates words, the checkpoint holds family {config.family}: leave --model "
                             "out, or name a run of configs/tvsl.py")  # fmt: skip
-        self.config, self._params, self._tokenizer, self._remark = config, params, tokenizer, remark
-        self._model = models.build(config, tokenizer)
+        self.config, self._tokenizer, self._remark = config, tokenizer, remark
+        self._params, model = jax.device_put(params), models.build(config, tokenizer)
+        # Made once: every video that follows finds them compiled.
+        self._find, self._locate = locating.make_find(model, MOST_FOUND), locating.make_locate_words(model)
 
     @classmethod
     def from_checkpoint(cls, checkpoint: str | None = None) -> "Locator":
         """From a working directory, a sealed step or an exported folder; default: the small one that ships."""
-        place = checkpoint or SHIPPED
-        config, tokenizer, params = loading.load(place)
+        place = checkpoints.locate(checkpoint or SHIPPED)
+        config, tokenizer, params = checkpoints.read_model(place, loading.parameter_shapes)
         return cls(config, params, tokenizer, loading.remark_on(place))
 
     @property
@@ -84,12 +89,10 @@ class Locator:
     def _program(self, phrases: tuple[str, ...]) -> Callable[..., tuple]:
         """(pictures, sound) -> heat [b, k, y, x], probabilities [b, k], classes [b, k] (of given words their order)."""
         if not phrases:
-            find = locating.make_find(self._model, MOST_FOUND)
-            return lambda pictures, sound: find(self._params, pictures, sound)
-        locate, ids = locating.make_locate_words(self._model), phrase_ids(self._tokenizer, phrases)
-        order = np.arange(len(phrases))[None]
+            return functools.partial(self._find, self._params)
+        ids, order = phrase_ids(self._tokenizer, phrases), np.arange(len(phrases))[None]
         return lambda pictures, sound: (
-            *locate(self._params, pictures, sound, ids),
+            *self._locate(self._params, pictures, sound, ids),
             np.repeat(order, len(pictures), axis=0),
         )
 
@@ -106,11 +109,12 @@ class Locator:
         seen, heard, found = video.Tally(), video.Tally(), Heard()
         names, unseen, any_sound = phrases or self.config.data.classes, set(phrases), False
         for seconds, answers in self._looked_at(ahead(self._seconds(info, seen, heard)), program):
+            answers = answers and tuple(map(np.asarray, answers))
             for row, second in enumerate(seconds):
                 words = ()
                 if second.audible:
                     any_sound = True
-                    heat, probability, classes = (np.asarray(part)[row] for part in answers)
+                    heat, probability, classes = (part[row] for part in answers)
                     words = self._words(info, heat, probability, [names[one] for one in classes], bool(phrases))
                 sounding = [word.word for word in words if word.box is not None]
                 found.add(second.number, [(word, True) for word in sounding])

@@ -53,14 +53,14 @@ def score_checkpoint(
         _check_writable(place)
     records = {"directory": directory, "split": split, "num_clips": num_clips}
     if family == "late_fusion" or published:
-        model, folder = _late_fusion(published, source.manifest["classes"]), pathlib.Path.cwd()
+        model, folder, remark = _late_fusion(published, source.manifest["classes"]), pathlib.Path.cwd(), ""
     else:
-        model, folder = _checkpoint(checkpoint, family)
+        model, folder, remark = _checkpoint(checkpoint, family)
     if routing is not None:
         _check_routing(model[0], routing)
     if model[0].family == "tvsl":
         options = {**records, "batch_size": batch_size, "seed": seed, **(mixtures or {})}
-        metrics = _localized(model, checkpoint, protocol, options)
+        metrics = _localized(model, remark, protocol, options)
     else:
         _check_unmixed(model[0].family, mixtures or {})
         metrics = _run(*model, batch_size, protocol, seed=seed, **records)
@@ -102,11 +102,12 @@ def read_metrics(place: str | os.PathLike) -> dict:
     return metrics
 
 
-def _checkpoint(checkpoint: str | None, family: str | None) -> tuple[tuple, pathlib.Path]:
-    """((config, tokenizer, params, step), the folder that the checkpoint names)."""
+def _checkpoint(checkpoint: str | None, family: str | None) -> tuple[tuple, pathlib.Path, str]:
+    """((config, tokenizer, params, step), the folder that the checkpoint names, what to know of its weights)."""
     from ssu_jax import checkpoint as checkpoints
-    from ssu_jax.inference import loading
+    from ssu_jax.inference import loading, locator
 
+    checkpoint = checkpoint or (locator.SHIPPED if family == "tvsl" else None)
     step_or_folder = checkpoints.locate(checkpoint)
     holds = checkpoints.read_family(step_or_folder)
     if family and holds != family:
@@ -115,7 +116,8 @@ def _checkpoint(checkpoint: str | None, family: str | None) -> tuple[tuple, path
     model = checkpoints.read_model(step_or_folder, loading.parameter_shapes)
     step = checkpoints.made_by(step_or_folder).get("step")
     is_step = step_or_folder.name.isdecimal()  # of a working directory, which may be what was named
-    return (*model, step), pathlib.Path(checkpoint).absolute() if checkpoint and is_step else step_or_folder
+    folder = pathlib.Path(checkpoint).absolute() if checkpoint and is_step else step_or_folder
+    return (*model, step), folder, loading.remark_on(step_or_folder)
 
 
 def _late_fusion(published: Mapping[str, pathlib.Path] | None, classes: Sequence[str]) -> tuple:
@@ -162,12 +164,10 @@ def _check_unmixed(family: str, mixtures: Mapping[str, Any]) -> None:
                         f"{family}: leave them out")  # fmt: skip
 
 
-def _localized(model: tuple, checkpoint: str | None, protocol: str, options: Mapping[str, Any]) -> dict:
-    from ssu_jax.inference import loading
-
+def _localized(model: tuple, remark: str, protocol: str, options: Mapping[str, Any]) -> dict:
     if protocol != "ssu":
         raise UserError(f"--protocol {protocol} is of SSUFormer's masks; T-VSL's is its mode, a part of the checkpoint")
-    metrics = localizing.scores(model, **options) | {"remark": loading.remark_on(checkpoint)}
+    metrics = localizing.scores(model, **options) | {"remark": remark}
     print(heat_map_report.table(metrics), flush=True)
     return metrics
 

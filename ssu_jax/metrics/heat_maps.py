@@ -82,7 +82,7 @@ def area_under_success(overlaps: Sequence[float] | np.ndarray) -> float:
 
 def class_aware_ap(heats: Float[np.ndarray, "k y x"], regions: Bool[np.ndarray, "k y x"]) -> float:
     """CAP: mean AP of each source's map against its own region; sources without a region do not count."""
-    return _mean([average_precision(heat, region) for heat, region in zip(heats, regions, strict=True)])
+    return known_mean([average_precision(heat, region) for heat, region in zip(heats, regions, strict=True)])
 
 
 def permutation_invariant_ap(
@@ -101,13 +101,14 @@ def permutation_invariant_ap(
     score = average_precision if variant == "papers" else _swapped_ap
     table = np.array([[score(heat, region) for heat in heats] for region in kept])
     rows, columns = scipy.optimize.linear_sum_assignment(-np.nan_to_num(table))
-    return _mean(table[rows, columns].tolist())
+    return known_mean(table[rows, columns].tolist())
 
 
 def _swapped_ap(heat: Float[np.ndarray, "y x"], region: Bool[np.ndarray, "y x"]) -> float:
     return average_precision(region.astype(np.float64), above_median(heat))
 
 
-def _mean(values: Sequence[float]) -> float:
+def known_mean(values: Sequence[float] | np.ndarray) -> float:
+    """Of all values but NaN; NaN without any."""
     known = [value for value in values if not np.isnan(value)]
     return float(np.mean(known)) if known else float("nan")

@@ -130,15 +130,19 @@ class Evaluator:
         return next(pipeline.eval_batches(self.config, self.tokenizer, split, size, NUM_PICTURES))
 
 
-class PretrainingEvaluator(Evaluator):
+class _ScoresAlone(Evaluator):
+    """Of a model that describes nothing."""
+
+    def draws_at(self, step: int) -> bool:
+        """Never."""
+        return False
+
+
+class PretrainingEvaluator(_ScoresAlone):
     """The terms of pre-training on the validation split, and how often the right picture and sound find each other.
 
     How hard that is depends on the clips of a batch (`eval.batch_size`) and their seconds.
     """
-
-    def draws_at(self, step: int) -> bool:
-        """Never: it describes nothing."""
-        return False
 
     def _scores(self, params: Any) -> tuple[evaluation.Metrics, float]:
         """`pairs`, `pictures`, `sounds`, `recall` and their weighted `loss`; the smallest loss is the best."""
@@ -156,32 +160,26 @@ class PretrainingEvaluator(Evaluator):
         return {"loss": loss, **scores, "num_clips": done, "split": split}, -loss
 
 
-class TrioEvaluator(Evaluator):
+class TrioEvaluator(_ScoresAlone):
     """How well the small trio's similarities tell which words are seen and heard on the validation split."""
 
-    def draws_at(self, step: int) -> bool:
-        """Never: it describes nothing."""
-        return False
-
     def _scores(self, params: Any) -> tuple[evaluation.Metrics, float]:
-        """The three terms, means over batches, and their sum `loss`; the smallest is the best."""
+        """The three terms, means over batches that count by their clips, and their sum; the smallest `loss` is best."""
         size, num_clips, split = self.config.eval.batch_size, self.config.eval.num_clips, self.config.data.val_split
-        found, done = [], 0
+        found, clips = [], []
         for batch in pipeline.eval_batches(self.config, None, split, size, num_clips):
             found.append(self.answer(params, batch))
-            done += int((batch.record >= 0).sum())
-            self._give_way(done, num_clips or done + 1)
-        scores = {name: float(np.mean([each[name] for each in found])) for name in trio_training.TERMS}
+            clips.append(int((batch.record >= 0).sum()))
+            self._give_way(sum(clips), num_clips or sum(clips) + 1)
+        scores = {
+            name: float(np.average([each[name] for each in found], weights=clips)) for name in trio_training.TERMS
+        }
         loss = sum(scores.values())
-        return {"loss": loss, **scores, "num_clips": done, "split": split}, -loss
+        return {"loss": loss, **scores, "num_clips": sum(clips), "split": split}, -loss
 
 
-class LocalizationEvaluator(Evaluator):
+class LocalizationEvaluator(_ScoresAlone):
     """T-VSL on fixed mixtures of the validation split; AUC ranks the steps, which tells near ones apart."""
-
-    def draws_at(self, step: int) -> bool:
-        """Never."""
-        return False
 
     def _scores(self, params: Any) -> tuple[evaluation.Metrics, float]:
         size, count, split = self.config.eval.batch_size, self.config.eval.num_clips, self.config.data.val_split

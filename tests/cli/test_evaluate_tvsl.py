@@ -197,7 +197,7 @@ def test_figures_of_a_model_that_ships_lie_beside_it(tmp_path, monkeypatch):
     """A folder of the name "shipped:tvsl" is made nowhere."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(loading, "parameter_shapes", None)  # its encoders are not the small ones of these tests
-    model, folder = scoring._checkpoint("shipped:tvsl", "tvsl")
+    model, folder, _ = scoring._checkpoint("shipped:tvsl", "tvsl")
     assert model[0].family == "tvsl"
     assert folder == checkpoint.locate("shipped:tvsl")
     assert not list(tmp_path.iterdir())

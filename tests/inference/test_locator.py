@@ -155,6 +155,17 @@ def test_words_that_are_found_above_one_half_the_likeliest_first(stand_in, video
     ]
 
 
+def test_programs_are_made_once_for_all_videos(stand_in, video, monkeypatch):
+    made = []
+    for name in ("make_find", "make_locate_words"):
+        make = getattr(locator.locating, name)
+        monkeypatch.setattr(locator.locating, name, lambda *given, make=make: made.append(make) or make(*given))
+    one = made_locator()
+    for text in (None, None, "bell", "bell, drum"):
+        list(one.predict(video, text=text).predictions)
+    assert len(made) == 2
+
+
 def test_every_call_has_eight_seconds_and_none_is_seen_twice(stand_in, video):
     list(made_locator().predict(video).predictions)
     assert [[second_of(one) for one in group] for group in stand_in.pictures] == [[*range(8)], [8] + [9] * 7]

@@ -80,24 +80,14 @@ def test_the_whole_model_on_every_mesh_is_that_on_one_device(tmp_path):
 
 @pytest.mark.full
 @pytest.mark.timeout(3600)
-def test_pre_training_on_every_mesh_is_that_on_one_device(tmp_path):
-    """The contrast is over the clips of all devices, and the same squares are hidden."""
+@pytest.mark.parametrize(("family", "bound"), [("pretraining", {"rtol": 1e-4}), ("tvsl", {"atol": 1e-4})])
+def test_what_contrasts_clips_on_every_mesh_is_that_on_one_device(tmp_path, family, bound):
+    """The contrast is over the clips of all devices, and in pre-training the same squares are hidden."""
     meshes = ("8,1,1,1", "2,2,1,2")
-    found = run_meshes(tmp_path, "1,1,1,1", *meshes, family="pretraining")
+    found = run_meshes(tmp_path, "1,1,1,1", *meshes, family=family)
     check_equal(found, "1,1,1,1", meshes[-1])
     for mesh in meshes:
-        np.testing.assert_allclose(found[mesh]["described"], found["1,1,1,1"]["described"], rtol=1e-4, err_msg=mesh)
-
-
-@pytest.mark.full
-@pytest.mark.timeout(3600)
-def test_t_vsl_on_every_mesh_is_that_on_one_device(tmp_path):
-    """Pairs are contrasted over all devices."""
-    meshes = ("8,1,1,1", "2,2,1,2")
-    found = run_meshes(tmp_path, "1,1,1,1", *meshes, family="tvsl")
-    check_equal(found, "1,1,1,1", meshes[-1])
-    for mesh in meshes:
-        np.testing.assert_allclose(found[mesh]["described"], found["1,1,1,1"]["described"], atol=1e-4, err_msg=mesh)
+        np.testing.assert_allclose(found[mesh]["described"], found["1,1,1,1"]["described"], err_msg=mesh, **bound)
 
 
 def test_one_device_needs_no_mesh():

@@ -49,7 +49,9 @@ def terms(
     pairs = contrast(answers, sources.reshape(-1), rivals_of_one_class)
     values = {"image": named[0], "sound": named[1], "pairs": pairs.reshape(sources.shape)}
     weight = valid.astype(jnp.float32)
-    return {"detection": _mean(entropy, rows)} | {name: _mean(value, weight) for name, value in values.items()}
+    return {"detection": weighted_mean(entropy, rows)} | {
+        name: weighted_mean(value, weight) for name, value in values.items()
+    }
 
 
 def contrast(answers: Answers, sources: Int[Array, "n"], rivals_of_one_class: bool) -> Float[Array, "n"]:
@@ -64,5 +66,6 @@ def contrast(answers: Answers, sources: Int[Array, "n"], rivals_of_one_class: bo
     return 0.5 * (both[0] + both[1])
 
 
-def _mean(values: Float[Array, "..."], weights: Float[Array, "..."]) -> Float[Array, ""]:
+def weighted_mean(values: Float[Array, "..."], weights: Float[Array, "..."]) -> Float[Array, ""]:
+    """0 where all weights are 0."""
     return (values * weights).sum() / jnp.maximum(weights.sum(), 1.0)

@@ -20,8 +20,9 @@ from jaxtyping import Array, Bool, Float
 
 from ssu_jax.config.model import ModelConfig
 from ssu_jax.config.tvsl import TVSLConfig
+from ssu_jax.models.ssuformer.clip_regions import unit
+from ssu_jax.models.tvsl.objective import weighted_mean
 from ssu_jax.models.tvsl.trio import SmallTrio
-from ssu_jax.models.tvsl.tvsl import unit
 from ssu_jax.types import Batch
 
 TERMS = ("image_text", "sound_text", "sound_image")
@@ -95,7 +96,7 @@ def terms(similarities: Similarities, batch: Batch) -> dict[str, Float[Array, ""
         "sound_text": (_entropy(similarities.sound_text, heard).sum(axis=1), listened),
         "sound_image": (_entropy(similarities.sound_image, shared), both),
     }
-    return {name: _mean(value, weight) for name, (value, weight) in entropies.items()}
+    return {name: weighted_mean(value, weight.astype(jnp.float32)) for name, (value, weight) in entropies.items()}
 
 
 def make_measure(model: TrioTraining) -> Callable[..., dict[str, Float[Array, ""]]]:
@@ -111,8 +112,3 @@ def total_loss(similarities: Similarities, batch: Batch) -> tuple[Float[Array, "
 
 def _entropy(logits: Float[Array, "n c"], truth: Bool[Array, "n c"]) -> Float[Array, "n c"]:
     return optax.sigmoid_binary_cross_entropy(logits, truth.astype(jnp.float32))
-
-
-def _mean(values: Float[Array, "..."], weights: Any) -> Float[Array, ""]:
-    weights = weights.astype(jnp.float32)
-    return (values * weights).sum() / jnp.maximum(weights.sum(), 1.0)

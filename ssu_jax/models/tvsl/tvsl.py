@@ -47,6 +47,7 @@ from jaxtyping import Array, Float, Int
 from ssu_jax.config.model import ModelConfig
 from ssu_jax.config.tvsl import TVSLConfig
 from ssu_jax.encoders.audioclip import LARGEST_SCALE, scale_of
+from ssu_jax.models.ssuformer.clip_regions import unit
 from ssu_jax.models.tvsl.trio import make_trio
 from ssu_jax.types import Mixtures
 
@@ -205,11 +206,6 @@ def _released_share(
     cosine = jnp.einsum("bnd,bkd->bkn", unit(tokens), words)
     factor = cosine / jnp.sqrt((cosine**2).sum(axis=-1, keepdims=True) + _EPS)
     return factor / tokens.shape[1], factor
-
-
-def unit(x: Float[Array, "... d"]) -> Float[Array, "... d"]:
-    """Of unit length, or next to nothing."""
-    return x / jnp.sqrt((x * x).sum(axis=-1, keepdims=True) + _EPS)
 
 
 def _to_unit(x: Float[Array, "b k n"]) -> Float[Array, "b k n"]:
